@@ -1,0 +1,77 @@
+//! Where everything that a worker learns goes: a bounded channel of drafts, which a pump
+//! numbers, redacts, batches, keeps on disk until acknowledged, and sends.
+//!
+//! A full channel makes `emit` wait, which stops reading the agent's pipe: memory is bounded
+//! by [`DRAFTS`] whatever the agent prints.
+
+use clawlink_shared::event::EventType;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+/// Drafts that may wait for the pump.
+pub const DRAFTS: usize = 64;
+
+/// An event before it has a number; not yet redacted.
+#[derive(Debug)]
+pub struct Draft {
+    /// Its type; one that a worker may send.
+    pub kind: EventType,
+    /// A JSON object.
+    pub fields: Box<RawValue>,
+}
+
+/// The cloneable end that producers hold.
+#[derive(Debug, Clone)]
+pub struct EventSink {
+    drafts: mpsc::Sender<Draft>,
+}
+
+impl EventSink {
+    /// A sink and what is poured into it.
+    pub fn channel() -> (Self, mpsc::Receiver<Draft>) {
+        let (drafts, receiver) = mpsc::channel(DRAFTS);
+        (Self { drafts }, receiver)
+    }
+
+    /// Emits one event; waits while the pump is behind. `fields` must serialize to an object.
+    pub async fn emit(&self, kind: EventType, fields: &(impl Serialize + ?Sized)) {
+        if let Some(draft) = draft(kind, fields) {
+            // The pump is gone only when the execution is given up: nobody is left to tell.
+            let _given_up = self.drafts.send(draft).await;
+        }
+    }
+
+    /// The same from a blocking thread.
+    pub fn emit_blocking(&self, kind: EventType, fields: &(impl Serialize + ?Sized)) {
+        if let Some(draft) = draft(kind, fields) {
+            let _given_up = self.drafts.blocking_send(draft);
+        }
+    }
+
+    /// A `message` event.
+    pub async fn message(&self, text: impl Into<String>) {
+        self.emit(
+            EventType::Message,
+            &Message {
+                message: text.into(),
+            },
+        )
+        .await;
+    }
+}
+
+#[derive(Serialize)]
+struct Message {
+    message: String,
+}
+
+fn draft(kind: EventType, fields: &(impl Serialize + ?Sized)) -> Option<Draft> {
+    match serde_json::value::to_raw_value(fields) {
+        Ok(fields) => Some(Draft { kind, fields }),
+        Err(error) => {
+            tracing::error!(%error, kind = kind.as_str(), "event does not serialize");
+            None
+        }
+    }
+}
