@@ -10,6 +10,9 @@
 //! Every call after `claim` shows the lease token; a wrong or superseded one is answered
 //! `409 lease_lost`, upon which the worker stops its agent and exits. Repeating any call is
 //! safe: `claim` by its claim id, events by `(attempt, n)`, `complete` by its lease.
+//!
+//! Refusals are problem bodies whose `error` is one of the codes below. `400 event_refused`
+//! names the `n` of an event that can never be stored; the worker replaces that one.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +26,18 @@ use crate::secret::Secret;
 
 /// Sent in [`PROTOCOL_HEADER`] by every worker; a dispatcher serves this and the one before.
 pub const PROTOCOL: u32 = 1;
+
+/// 409: the lease is wrong, expired and swept, or superseded.
+pub const LEASE_LOST: &str = "lease_lost";
+
+/// 409 to `complete`: events up to `lastN` are not all committed; `ackedN` says how far.
+pub const EVENTS_MISSING: &str = "events_missing";
+
+/// 409 to `complete`: the named archive is not there, or has another size.
+pub const ARCHIVE_MISSING: &str = "archive_missing";
+
+/// 400 to `events`: the event `n` is not one that can be stored; none of the batch from it on is.
+pub const EVENT_REFUSED: &str = "event_refused";
 
 /// The header that carries the protocol's number.
 pub const PROTOCOL_HEADER: &str = "x-clawlink-protocol";

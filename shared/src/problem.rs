@@ -35,6 +35,9 @@ pub struct Problem {
     /// With `events_missing`: up to which number events are committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked_n: Option<u64>,
+    /// With `event_refused`: the number of the event that can never be stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u64>,
 }
 
 /// One fault of a request's body.
