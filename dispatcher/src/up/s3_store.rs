@@ -1,0 +1,149 @@
+//! What the built-in S3 endpoint does beyond its storage library, and what it refuses.
+//!
+//! `s3s-fs` answers before anything is on disk, and checks conditions of a write before it writes,
+//! so that two writers can both win. Here an object is synced before the answer, and conditional
+//! writes are refused: a condition that sometimes does not hold is worse than none. Only the
+//! operations that the dispatcher and its presigned URLs use exist at all.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::dto::*;
+use s3s::path::S3Path;
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s_fs::FileSystem;
+
+/// Objects in the directories below `root`, one per bucket.
+pub(super) struct Store {
+    root: PathBuf,
+    files: FileSystem,
+}
+
+/// One bucket, signed requests only, and no key that climbs out of it.
+pub(super) struct OneBucket(pub(super) &'static str);
+
+impl Store {
+    /// Opens the storage, removing what unfinished uploads left.
+    pub(super) fn open(root: &Path) -> anyhow::Result<Self> {
+        let files = FileSystem::new(root)
+            .map_err(|error| anyhow::anyhow!("open object storage: {error:?}"))?;
+        Ok(Self {
+            root: root.to_owned(),
+            files,
+        })
+    }
+
+    /// Puts an object, its side files and their directories on disk.
+    async fn sync(&self, bucket: &str, key: &str) -> S3Result<()> {
+        let root = self.root.clone();
+        let object = root.join(bucket).join(key);
+        let encoded = (URL_SAFE_NO_PAD.encode(bucket), URL_SAFE_NO_PAD.encode(key));
+        let sync = move || -> std::io::Result<()> {
+            std::fs::File::open(&object)?.sync_all()?;
+            for kind in ["metadata", "internal"] {
+                let side = root.join(format!(
+                    ".bucket-{}.object-{}.{kind}.json",
+                    encoded.0, encoded.1
+                ));
+                if side.exists() {
+                    std::fs::File::open(side)?.sync_all()?;
+                }
+            }
+            for dir in object
+                .ancestors()
+                .skip(1)
+                .take_while(|dir| dir.starts_with(&root))
+            {
+                std::fs::File::open(dir)?.sync_all()?;
+            }
+            Ok(())
+        };
+        let synced = tokio::task::spawn_blocking(sync)
+            .await
+            .map_err(std::io::Error::other);
+        synced.flatten().map_err(|error| {
+            tracing::error!("sync object to disk: {error}");
+            s3_error!(InternalError, "the object could not be synced to disk")
+        })
+    }
+}
+
+/// Operations that go to the storage as they are.
+macro_rules! pass {
+    ($($name:ident: $input:ident => $output:ident),* $(,)?) => {
+        #[async_trait::async_trait]
+        impl S3 for Store {
+            $(
+                async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
+                    self.files.$name(request).await
+                }
+            )*
+
+            async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+                if request.input.if_match.is_some() || request.input.if_none_match.is_some() {
+                    return Err(s3_error!(NotImplemented, "conditional writes are not supported"));
+                }
+                let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+                let response = self.files.put_object(request).await?;
+                self.sync(&bucket, &key).await?;
+                Ok(response)
+            }
+
+            async fn complete_multipart_upload(
+                &self,
+                request: S3Request<CompleteMultipartUploadInput>,
+            ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+                if request.input.if_match.is_some() || request.input.if_none_match.is_some() {
+                    return Err(s3_error!(NotImplemented, "conditional writes are not supported"));
+                }
+                let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+                let response = self.files.complete_multipart_upload(request).await?;
+                self.sync(&bucket, &key).await?;
+                Ok(response)
+            }
+        }
+    };
+}
+
+pass! {
+    head_bucket: HeadBucketInput => HeadBucketOutput,
+    get_object: GetObjectInput => GetObjectOutput,
+    head_object: HeadObjectInput => HeadObjectOutput,
+    copy_object: CopyObjectInput => CopyObjectOutput,
+    delete_object: DeleteObjectInput => DeleteObjectOutput,
+    delete_objects: DeleteObjectsInput => DeleteObjectsOutput,
+    list_objects_v2: ListObjectsV2Input => ListObjectsV2Output,
+    create_multipart_upload: CreateMultipartUploadInput => CreateMultipartUploadOutput,
+    upload_part: UploadPartInput => UploadPartOutput,
+    list_parts: ListPartsInput => ListPartsOutput,
+    abort_multipart_upload: AbortMultipartUploadInput => AbortMultipartUploadOutput,
+}
+
+#[async_trait::async_trait]
+impl S3Access for OneBucket {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        if cx.credentials().is_none() {
+            return Err(s3_error!(AccessDenied, "a signature is required"));
+        }
+        let allowed = match cx.s3_path() {
+            S3Path::Root => false,
+            S3Path::Bucket { bucket } => **bucket == *self.0,
+            S3Path::Object { bucket, key } => {
+                let climbs = key
+                    .split('/')
+                    .any(|part| part.is_empty() || part == "." || part == "..");
+                **bucket == *self.0 && !climbs
+            }
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(s3_error!(
+                AccessDenied,
+                "not in the bucket of this installation"
+            ))
+        }
+    }
+}
