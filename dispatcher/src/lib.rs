@@ -1,2 +1,27 @@
-//! placeholder
+//! The dispatcher, in the order in which a request passes through it.
+//!
+//! It is stateless: whatever another replica would miss stands in Postgres, and what stands
+//! in Redis can be rebuilt from there. Any replica serves any request, worker call or stream.
+
+pub mod config;
+pub mod error;
+
+pub mod http;
+
+pub mod auth;
+
+pub mod executions;
+pub mod sessions;
+pub mod workspaces;
+
+pub mod app;
+pub mod blobs;
+pub mod bus;
+pub mod outbox;
+pub mod secrets;
+
+pub mod serve;
 pub mod up;
+
+/// All migrations, compiled in; applied under a lock by `clawlink migrate` and at start.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();

@@ -1,0 +1,98 @@
+//! What every handler and loop shares: handles to the parts, nothing that another replica
+//! would miss.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clawlink_shared::shutdown::Shutdown;
+use sqlx::PgPool;
+
+use crate::blobs::Blobs;
+use crate::bus::Bus;
+use crate::config::{Settings, Tuning};
+use crate::secrets::Keys;
+use crate::{MIGRATOR, workspaces};
+
+/// Slug of the workspace that exists from the first start.
+pub const FIRST_WORKSPACE: &str = "default";
+
+/// The application; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] holds.
+pub struct Parts {
+    /// Postgres: the truth.
+    pub db: PgPool,
+    /// Redis: queue, wake-ups, fan-out.
+    pub bus: Bus,
+    /// S3: session archives and archived logs.
+    pub blobs: Blobs,
+    /// Keys derived from the installation's secret key.
+    pub keys: Keys,
+    /// What workers show to claim.
+    pub pool_token: clawlink_shared::secret::Secret,
+    /// Bounds and times.
+    pub tuning: Tuning,
+    /// Soft and hard stop, and the tasks that draining waits for.
+    pub shutdown: Shutdown,
+    /// This process among its replicas; new at every start.
+    pub replica: uuid::Uuid,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    /// Connects to the parts. Postgres must answer; Redis and S3 may be away for now.
+    pub async fn connect(settings: &Settings, shutdown: Shutdown) -> anyhow::Result<Self> {
+        let database_url = Settings::required(&settings.database_url, "DATABASE_URL")?;
+        let redis_url = Settings::required(&settings.redis_url, "REDIS_URL")?;
+        let secret_key = Settings::required(&settings.secret_key, "CLAWLINK_SECRET_KEY")?;
+        let pool_token = Settings::required(&settings.pool_token, "CLAWLINK_POOL_TOKEN")?.clone();
+        let replica = uuid::Uuid::new_v4();
+        let db = sqlx::postgres::PgPoolOptions::new()
+            .max_connections(settings.tuning.database_connections)
+            .acquire_timeout(std::time::Duration::from_secs(5))
+            .connect(database_url.expose())
+            .await
+            .context("connect to Postgres")?;
+        let bus = Bus::connect(redis_url, &settings.redis_prefix, replica, &shutdown)?;
+        let blobs = Blobs::new(&settings.s3)?;
+        Ok(Self(Arc::new(Parts {
+            db,
+            bus,
+            blobs,
+            keys: Keys::derive(secret_key)?,
+            pool_token,
+            tuning: settings.tuning.clone(),
+            shutdown,
+            replica,
+        })))
+    }
+
+    /// Brings the schema up to date, makes the first workspace and the bucket. S3 may be away:
+    /// then the bucket is made when it is first needed.
+    pub async fn prepare(&self) -> anyhow::Result<()> {
+        MIGRATOR.run(&self.db).await.context("apply migrations")?;
+        let mut db = self.db.acquire().await?;
+        let tuning = &self.tuning;
+        workspaces::store::ensure(
+            &mut db,
+            FIRST_WORKSPACE,
+            tuning.running_cap,
+            tuning.pending_cap,
+        )
+        .await?;
+        if let Err(error) = self.blobs.ensure_bucket().await {
+            tracing::warn!(error = format!("{error:#}"), "S3 bucket not ready");
+        }
+        Ok(())
+    }
+}

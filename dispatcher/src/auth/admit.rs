@@ -1,0 +1,85 @@
+//! Enforces a route's declared [`Access`] before its handler runs.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use subtle::ConstantTimeEq;
+
+use super::principal::Principal;
+use super::store;
+use crate::app::App;
+use crate::error::{ApiError, ApiResult};
+use crate::http::routes::Access;
+use crate::secrets::hash_token;
+
+/// The lease token that a worker showed; handlers compare it with the execution's.
+#[derive(Clone)]
+pub struct LeaseHash(pub [u8; 32]);
+
+/// The middleware that [`crate::http::routes::Routes`] puts before every handler.
+pub async fn admit(
+    State((app, access)): State<(App, Access)>,
+    mut request: Request,
+    next: Next,
+) -> ApiResult<Response> {
+    match access {
+        Access::Public => {}
+        Access::Read | Access::Submit | Access::Delete => {
+            let principal = authenticate(&app, request.headers()).await?;
+            tracing::Span::current().record("workspace", principal.workspace.0);
+            authorize(&principal, access)?;
+            request.extensions_mut().insert(principal);
+        }
+        Access::Pool => {
+            let token = bearer(request.headers())?;
+            let shown = hash_token(token);
+            if !bool::from(shown.ct_eq(&hash_token(app.pool_token.expose()))) {
+                return Err(ApiError::unauthorized("the pool token is wrong"));
+            }
+        }
+        Access::Lease => {
+            let hash = LeaseHash(hash_token(bearer(request.headers())?));
+            request.extensions_mut().insert(hash);
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+async fn authenticate(app: &App, headers: &HeaderMap) -> ApiResult<Principal> {
+    let hash = hash_token(bearer(headers)?);
+    let mut db = app.db.acquire().await?;
+    store::principal_by_hash(&mut db, &hash)
+        .await?
+        .ok_or_else(|| ApiError::unauthorized("the API key is unknown, expired or revoked"))
+}
+
+fn authorize(principal: &Principal, access: Access) -> ApiResult<()> {
+    let allowed = match access {
+        Access::Submit => principal.role.may_submit(),
+        Access::Delete => principal.role.may_delete(),
+        Access::Public | Access::Read | Access::Pool | Access::Lease => true,
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(format!(
+        "keys of role {} may not do this; use one of another role",
+        principal.role.as_str()
+    )))
+}
+
+fn bearer(headers: &HeaderMap) -> ApiResult<&str> {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| {
+            ApiError::unauthorized(
+                "send `Authorization: Bearer <key>`; `clawlink admin create-key` makes one",
+            )
+        })
+}

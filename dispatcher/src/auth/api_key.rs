@@ -1,0 +1,25 @@
+//! API keys: `clawlink_` and 256 random bits; stored as SHA-256.
+
+use clawlink_shared::id::{ApiKeyId, WorkspaceId};
+use clawlink_shared::secret::Secret;
+use sqlx::PgConnection;
+
+use super::principal::KeyRole;
+use super::store;
+use crate::secrets::{hash_token, random_token};
+
+/// What every key begins with, so that people and scanners recognize one.
+const PREFIX: &str = "clawlink_";
+
+/// Makes a key; the secret is returned once and never stored.
+pub async fn create(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    name: &str,
+    role: KeyRole,
+) -> anyhow::Result<(ApiKeyId, Secret)> {
+    let key = format!("{PREFIX}{}", random_token());
+    let shown = &key[..PREFIX.len() + 6];
+    let id = store::insert_key(db, workspace, name, shown, &hash_token(&key), role).await?;
+    Ok((id, Secret::new(key)))
+}

@@ -1,0 +1,192 @@
+//! Who follows what in this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use clawlink_shared::agent::AgentKind;
+use clawlink_shared::id::ExecutionId;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::wire::Hint;
+
+/// What can be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Committed events.
+    Events(ExecutionId),
+    /// What is said to the worker.
+    Control(ExecutionId),
+}
+
+/// Consecutive committed events; empty with `first_seq = last + 1` when only that is known.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Seq of the first payload.
+    pub first_seq: i64,
+    /// Whole envelopes.
+    pub payloads: Vec<Bytes>,
+}
+
+impl Batch {
+    /// The highest seq that this batch speaks of.
+    pub fn last_seq(&self) -> i64 {
+        self.first_seq + self.payloads.len() as i64 - 1
+    }
+}
+
+/// A change of subscriptions, carried out by the subscribing connection. The queue is
+/// unbounded in type only: each follower adds one entry while it lives.
+pub(super) enum Subscription {
+    Add(Topic),
+    Remove(Topic),
+}
+
+struct Entry {
+    sender: watch::Sender<Arc<Batch>>,
+    followers: usize,
+}
+
+/// Shared state of all followers in this process.
+#[derive(Clone)]
+pub(super) struct Hub {
+    topics: Arc<Mutex<HashMap<Topic, Entry>>>,
+    work: Arc<HashMap<AgentKind, Notify>>,
+    subscriptions: mpsc::UnboundedSender<Subscription>,
+}
+
+impl Hub {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Subscription>) {
+        let (subscriptions, changes) = mpsc::unbounded_channel();
+        let work = AgentKind::ALL
+            .into_iter()
+            .map(|kind| (kind, Notify::new()))
+            .collect();
+        (
+            Self {
+                topics: Arc::default(),
+                work: Arc::new(work),
+                subscriptions,
+            },
+            changes,
+        )
+    }
+
+    pub(super) fn follow(&self, topic: Topic) -> Follower {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = topics.entry(topic).or_insert_with(|| {
+            self.change(Subscription::Add(topic));
+            Entry {
+                sender: watch::Sender::new(Arc::default()),
+                followers: 0,
+            }
+        });
+        entry.followers += 1;
+        Follower {
+            topic,
+            latest: entry.sender.subscribe(),
+            hub: self.clone(),
+        }
+    }
+
+    /// Applies a hint to the followers here.
+    pub(super) fn apply(&self, hint: Hint) {
+        let (topic, batch) = match hint {
+            Hint::Work(kind) => {
+                if let Some(notify) = self.work.get(&kind) {
+                    notify.notify_one();
+                }
+                return;
+            }
+            Hint::Events(id, batch) => (Topic::Events(id), batch),
+            Hint::Control(id) => (Topic::Control(id), Batch::default()),
+        };
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = topics.get(&topic) {
+            entry.sender.send_replace(Arc::new(batch));
+        }
+    }
+
+    /// Makes everyone look for themselves: after the subscribing connection was away.
+    pub(super) fn nudge_all(&self) {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in topics.values() {
+            let known = entry.sender.borrow().last_seq();
+            let batch = Batch {
+                first_seq: known + 1,
+                payloads: Vec::new(),
+            };
+            entry.sender.send_replace(Arc::new(batch));
+        }
+        for notify in self.work.values() {
+            notify.notify_one();
+        }
+    }
+
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.keys().copied().collect()
+    }
+
+    pub(super) fn followed(&self) -> Vec<ExecutionId> {
+        self.topics()
+            .into_iter()
+            .filter_map(|topic| match topic {
+                Topic::Events(id) => Some(id),
+                Topic::Control(_) => None,
+            })
+            .collect()
+    }
+
+    pub(super) async fn work_for(&self, kinds: &[AgentKind]) {
+        let waits = kinds.iter().filter_map(|kind| self.work.get(kind));
+        let waits: Vec<_> = waits.map(|notify| Box::pin(notify.notified())).collect();
+        if waits.is_empty() {
+            return std::future::pending().await;
+        }
+        futures::future::select_all(waits).await;
+    }
+
+    fn change(&self, subscription: Subscription) {
+        // The receiver is gone only while the process stops.
+        let _stopping = self.subscriptions.send(subscription);
+    }
+}
+
+/// One stream's view of a topic; dropping it ends the following.
+pub struct Follower {
+    topic: Topic,
+    latest: watch::Receiver<Arc<Batch>>,
+    hub: Hub,
+}
+
+impl Follower {
+    /// Resolves at the next hint; several hints may arrive as one.
+    pub async fn changed(&mut self) {
+        if self.latest.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// The newest batch.
+    pub fn latest(&self) -> Arc<Batch> {
+        self.latest.borrow().clone()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut topics = self
+            .hub
+            .topics
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = topics.get_mut(&self.topic) {
+            entry.followers -= 1;
+            if entry.followers == 0 {
+                topics.remove(&self.topic);
+                self.hub.change(Subscription::Remove(self.topic));
+            }
+        }
+    }
+}

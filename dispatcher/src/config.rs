@@ -1,0 +1,314 @@
+//! Settings: the only reader of flags and environment.
+//!
+//! Every setting is a flag and an environment variable; every variable `NAME` may also be
+//! given as `NAME_FILE`, the path of a file whose content is the value (Docker secrets).
+//! Older names stand in [`OLD_NAMES`].
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use clawlink_shared::secret::Secret;
+
+/// Where the parts are and what is shared by all replicas of one installation.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Postgres, as `postgres://user:password@host:port/database`.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<Secret>,
+    /// Redis or Valkey, as `redis://:password@host:port/db`.
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<Secret>,
+    /// Put before every key and channel in Redis.
+    #[arg(long, env = "CLAWLINK_REDIS_PREFIX", default_value = "clawlink:")]
+    pub redis_prefix: String,
+    #[command(flatten)]
+    pub s3: S3Settings,
+    /// 32 random bytes in base64: seals credentials and signs lease tokens. The same on all replicas.
+    #[arg(long, env = "CLAWLINK_SECRET_KEY", hide_env_values = true)]
+    pub secret_key: Option<Secret>,
+    /// What workers show to claim work.
+    #[arg(long, env = "CLAWLINK_POOL_TOKEN", hide_env_values = true)]
+    pub pool_token: Option<Secret>,
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+/// Where session archives are kept.
+#[derive(Debug, Clone, Args)]
+pub struct S3Settings {
+    /// The S3 endpoint, with scheme.
+    #[arg(long, env = "S3_ENDPOINT")]
+    pub s3_endpoint: Option<String>,
+    /// The endpoint as workers reach it, if different; presigned URLs name it.
+    #[arg(long, env = "S3_PUBLIC_ENDPOINT")]
+    pub s3_public_endpoint: Option<String>,
+    /// The bucket; made if missing.
+    #[arg(long, env = "S3_BUCKET", default_value = "clawlink")]
+    pub s3_bucket: String,
+    /// Access key.
+    #[arg(long, env = "S3_ACCESS_KEY", hide_env_values = true)]
+    pub s3_access_key: Option<Secret>,
+    /// Secret key.
+    #[arg(long, env = "S3_SECRET_KEY", hide_env_values = true)]
+    pub s3_secret_key: Option<Secret>,
+    /// Region.
+    #[arg(long, env = "S3_REGION", default_value = "us-east-1")]
+    pub s3_region: String,
+}
+
+/// Bounds and times; the defaults suit a small team.
+#[derive(Debug, Clone, Args)]
+pub struct Tuning {
+    /// Connections to Postgres per dispatcher.
+    #[arg(long, env = "CLAWLINK_DATABASE_CONNECTIONS", default_value_t = 16)]
+    pub database_connections: u32,
+    /// Length of a worker's lease, in seconds; workers renew at a third of it.
+    #[arg(long, env = "CLAWLINK_LEASE_SECONDS", default_value = "45", value_parser = seconds)]
+    pub lease: Duration,
+    /// A claimed execution that no worker acknowledges in this time is handed out again, in seconds.
+    #[arg(long, env = "CLAWLINK_ACK_SECONDS", default_value = "5", value_parser = seconds)]
+    pub ack: Duration,
+    /// A cancelled execution that has not ended by then is ended, in seconds.
+    #[arg(long, env = "CLAWLINK_CANCEL_SECONDS", default_value = "30", value_parser = seconds)]
+    pub cancel: Duration,
+    /// How many workers may hold one execution before it fails with `worker_lost`.
+    #[arg(long, env = "CLAWLINK_MAX_ATTEMPTS", default_value_t = 3)]
+    pub max_attempts: i32,
+    /// How long agents run on while no dispatcher answers them, in seconds.
+    #[arg(long, env = "CLAWLINK_OUTAGE_GRACE_SECONDS", default_value = "600", value_parser = seconds)]
+    pub outage_grace: Duration,
+    /// How often the loops (outbox, sweeper, reconciler, wait reasons) look without being poked, in seconds.
+    #[arg(long, env = "CLAWLINK_TICK_SECONDS", default_value = "2", value_parser = seconds)]
+    pub tick: Duration,
+    /// A comment is sent on an idle stream this often, in seconds.
+    #[arg(long, env = "CLAWLINK_KEEP_ALIVE_SECONDS", default_value = "15", value_parser = seconds)]
+    pub keep_alive: Duration,
+    /// A client that takes no byte for this long is cut, in seconds; it can resume.
+    #[arg(long, env = "CLAWLINK_SLOW_READER_SECONDS", default_value = "30", value_parser = seconds)]
+    pub slow_reader: Duration,
+    /// How long a draining dispatcher waits for open requests, in seconds.
+    #[arg(long, env = "CLAWLINK_DRAIN_SECONDS", default_value = "20", value_parser = seconds)]
+    pub drain: Duration,
+    /// Largest request body, in bytes.
+    #[arg(long, env = "CLAWLINK_MAX_BODY_BYTES", default_value_t = 10 * 1024 * 1024)]
+    pub max_body_bytes: usize,
+    /// Executions of a new workspace that may run at one time.
+    #[arg(long, env = "CLAWLINK_RUNNING_CAP", default_value_t = 100)]
+    pub running_cap: i32,
+    /// Executions of a new workspace that may wait at one time; beyond it: 429.
+    #[arg(long, env = "CLAWLINK_PENDING_CAP", default_value_t = 1000)]
+    pub pending_cap: i32,
+    /// Executions of all workspaces that may wait at one time; beyond it: 429.
+    #[arg(long, env = "CLAWLINK_QUEUE_CAP", default_value_t = 10_000)]
+    pub queue_cap: i64,
+    /// Wall-clock limit of an agent's run where the request sets none, in seconds.
+    #[arg(long, env = "CLAWLINK_TIMEOUT_SECONDS", default_value_t = 3600)]
+    pub timeout_seconds: u64,
+    /// The longest limit a request may set, in seconds.
+    #[arg(long, env = "CLAWLINK_MAX_TIMEOUT_SECONDS", default_value_t = 86_400)]
+    pub max_timeout_seconds: u64,
+    /// Commits of history that workers fetch where the request says nothing; 0 means all.
+    #[arg(long, env = "CLAWLINK_CLONE_DEPTH", default_value_t = 1)]
+    pub clone_depth: u32,
+    /// Largest unpacked session, in bytes.
+    #[arg(long, env = "CLAWLINK_MAX_SESSION_BYTES", default_value_t = 20 * 1024 * 1024 * 1024)]
+    pub max_session_bytes: u64,
+    /// Most files in a session.
+    #[arg(long, env = "CLAWLINK_MAX_SESSION_FILES", default_value_t = 2_000_000)]
+    pub max_session_files: u64,
+    /// Whether files that git ignores travel with a session.
+    #[arg(long, env = "CLAWLINK_INCLUDE_IGNORED")]
+    pub include_ignored: bool,
+    /// Archives kept per session.
+    #[arg(long, env = "CLAWLINK_KEEP_ARCHIVES", default_value_t = 3)]
+    pub keep_archives: i32,
+    /// Name of the author of commits that clawlink makes.
+    #[arg(long, env = "CLAWLINK_COMMIT_NAME", default_value = "clawlink")]
+    pub commit_name: String,
+    /// Address of that author.
+    #[arg(
+        long,
+        env = "CLAWLINK_COMMIT_EMAIL",
+        default_value = "clawlink@localhost"
+    )]
+    pub commit_email: String,
+    /// The agent of requests that name none.
+    #[arg(long, env = "CLAWLINK_DEFAULT_AGENT")]
+    pub default_agent: Option<String>,
+    /// The agent's credential where a request says `FROM_ENV`.
+    #[arg(
+        long,
+        env = "CLAWLINK_DEFAULT_AGENT_CREDENTIAL",
+        hide_env_values = true
+    )]
+    pub default_agent_credential: Option<Secret>,
+    /// The git token where a request says `FROM_ENV`.
+    #[arg(long, env = "GITHUB_ACCESS_TOKEN", hide_env_values = true)]
+    pub default_git_token: Option<Secret>,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, Args)]
+pub struct Listen {
+    /// Address and port of the HTTP server.
+    #[arg(long, env = "CLAWLINK_LISTEN", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+}
+
+/// Variables of earlier systems, and the settings they fill when the new name is not set.
+const OLD_NAMES: &[(&str, &str)] = &[
+    ("MINIO_ACCESS_KEY", "S3_ACCESS_KEY"),
+    ("MINIO_ROOT_USER", "S3_ACCESS_KEY"),
+    ("MINIO_SECRET_KEY", "S3_SECRET_KEY"),
+    ("MINIO_ROOT_PASSWORD", "S3_SECRET_KEY"),
+    ("MINIO_BUCKET", "S3_BUCKET"),
+    ("MINIO_REGION", "S3_REGION"),
+    ("CODING_ASSISTANT_PROVIDER", "CLAWLINK_DEFAULT_AGENT"),
+    (
+        "CODING_ASSISTANT_AUTHENTICATION",
+        "CLAWLINK_DEFAULT_AGENT_CREDENTIAL",
+    ),
+];
+
+/// Looks up one variable; the seam that lets tests give an environment of their own.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The process's environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one reader of the environment"
+)]
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Gives every argument that has a variable `NAME` the value of `NAME_FILE` or of an older
+/// name as its default, so that flag and `NAME` still win. Errors name the unreadable file.
+pub fn with_fallbacks(command: clap::Command, lookup: Lookup) -> anyhow::Result<clap::Command> {
+    let mut fallbacks = Vec::new();
+    for argument in command.get_arguments() {
+        let Some(name) = argument.get_env().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if lookup(name).is_none()
+            && let Some(value) = fallback(name, lookup)?
+        {
+            fallbacks.push((argument.get_id().clone(), value));
+        }
+    }
+    let mut command = command;
+    for (id, value) in fallbacks {
+        command = command.mut_arg(id, |argument| argument.required(false).default_value(value));
+    }
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    for name in names {
+        let sub = command
+            .find_subcommand(&name)
+            .context("find subcommand that was just listed")?
+            .clone();
+        let sub = with_fallbacks(sub, lookup)?;
+        command = command.mut_subcommand(name, |_| sub);
+    }
+    Ok(command)
+}
+
+/// The value of a variable that is not set itself.
+fn fallback(name: &str, lookup: Lookup) -> anyhow::Result<Option<String>> {
+    let older = OLD_NAMES
+        .iter()
+        .filter(|(_, new)| *new == name)
+        .map(|(old, _)| *old);
+    for candidate in std::iter::once(name).chain(older) {
+        if let Some(value) = lookup(candidate) {
+            return Ok(Some(value));
+        }
+        if let Some(path) = lookup(&format!("{candidate}_FILE")) {
+            let value = std::fs::read_to_string(&path)
+                .with_context(|| format!("read {candidate}_FILE ({path})"))?;
+            return Ok(Some(value.trim_end_matches(['\n', '\r']).to_owned()));
+        }
+    }
+    Ok(match name {
+        // MINIO_ENDPOINT has no scheme; MINIO_USE_SSL says which.
+        "S3_ENDPOINT" => lookup("MINIO_ENDPOINT").map(|host| {
+            let tls = lookup("MINIO_USE_SSL").is_some_and(|flag| flag == "true" || flag == "1");
+            if host.contains("://") {
+                host
+            } else {
+                format!("{}://{host}", if tls { "https" } else { "http" })
+            }
+        }),
+        "CLAWLINK_LISTEN" => lookup("PORT").map(|port| format!("0.0.0.0:{port}")),
+        _ => None,
+    })
+}
+
+/// Reads a duration given in seconds, fractions allowed.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("{text:?} is not a positive number of seconds"))
+}
+
+impl Settings {
+    /// The setting, or an error that names the flag and the variable.
+    pub fn required<'a, T>(value: &'a Option<T>, name: &str) -> anyhow::Result<&'a T> {
+        value
+            .as_ref()
+            .with_context(|| format!("{name} is not set; see `clawlink serve --help`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Command, FromArgMatches};
+
+    fn parse(environment: &[(&str, &str)]) -> Settings {
+        let lookup = |name: &str| {
+            environment
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        let command = Settings::augment_args(Command::new("test"));
+        let command = with_fallbacks(command, &lookup).expect("fallbacks apply");
+        let matches = command.get_matches_from(["test"]);
+        Settings::from_arg_matches(&matches).expect("arguments parse")
+    }
+
+    #[test]
+    fn old_minio_names_fill_the_s3_settings() {
+        let settings = parse(&[
+            ("MINIO_ENDPOINT", "minio:9000"),
+            ("MINIO_USE_SSL", "true"),
+            ("MINIO_ACCESS_KEY", "ak"),
+            ("MINIO_BUCKET", "old"),
+        ]);
+        assert_eq!(
+            settings.s3.s3_endpoint.as_deref(),
+            Some("https://minio:9000")
+        );
+        assert_eq!(settings.s3.s3_access_key.expect("key").expose(), "ak");
+        assert_eq!(settings.s3.s3_bucket, "old");
+    }
+
+    #[test]
+    fn a_file_gives_a_secret_without_its_newline() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), "postgres://u:p@h/d\n").expect("write");
+        let path = file.path().to_str().expect("utf-8 path");
+        let settings = parse(&[("DATABASE_URL_FILE", path)]);
+        assert_eq!(
+            settings.database_url.expect("url").expose(),
+            "postgres://u:p@h/d"
+        );
+    }
+}

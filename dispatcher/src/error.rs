@@ -1,0 +1,206 @@
+//! Every error answer: one type, one body shape, stable codes.
+//!
+//! Which error belongs where: what a client can cause has a constructor here with its code
+//! and says what to do; everything else arrives through `From<anyhow::Error>` and leaves as a
+//! bare `internal_error`, logged once. Existence does not leak: unseen is 404, refused 403.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use clawlink_shared::problem::{FieldFault, MEDIA_TYPE, Problem};
+
+/// What handlers return instead of an answer.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    faults: Vec<FieldFault>,
+    retry_after: Option<u64>,
+    acked_n: Option<u64>,
+    /// For the log only.
+    cause: Option<anyhow::Error>,
+}
+
+/// What handlers return.
+pub type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            faults: Vec::new(),
+            retry_after: None,
+            acked_n: None,
+            cause: None,
+        }
+    }
+
+    /// 400 with one sentence.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
+    }
+
+    /// 400 naming every faulty field of the body at once.
+    pub fn invalid_fields(faults: Vec<FieldFault>) -> Self {
+        let detail = faults
+            .iter()
+            .map(|fault| format!("{}: {}", fault.field, fault.message))
+            .collect::<Vec<_>>()
+            .join("; ");
+        Self {
+            faults,
+            ..Self::invalid(detail)
+        }
+    }
+
+    /// 401.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    }
+
+    /// 403.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// 404 with the code of what is missing: `session_not_found`, `execution_not_found`, …
+    pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    /// 405.
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "this path exists, but not with this method",
+        )
+    }
+
+    /// 409 with its own code: `idempotency_conflict`, `lease_lost`, `already_ended`, …
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// 409 `events_missing`, with the number up to which events are committed.
+    pub fn events_missing(acked_n: u64) -> Self {
+        let detail = format!("events after n={acked_n} are missing; send them, then repeat");
+        Self {
+            acked_n: Some(acked_n),
+            ..Self::conflict("events_missing", detail)
+        }
+    }
+
+    /// 413.
+    pub fn too_large(limit: usize) -> Self {
+        let detail = format!("the body is larger than {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", detail)
+    }
+
+    /// 415.
+    pub fn unsupported_media_type() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "send the body as JSON with `Content-Type: application/json`",
+        )
+    }
+
+    /// 426: the worker speaks a protocol that this dispatcher does not.
+    pub fn upgrade_required(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UPGRADE_REQUIRED, "protocol_unsupported", detail)
+    }
+
+    /// 429 `busy`; `retry_after` in seconds.
+    pub fn busy(detail: impl Into<String>, retry_after: u64) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+        }
+    }
+
+    /// 503; the cause is logged.
+    pub fn unavailable(detail: impl Into<String>, cause: impl Into<anyhow::Error>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            retry_after: Some(2),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+        }
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+/// An unexpected error; what it says stays in the log. Postgres being away is 503.
+impl From<anyhow::Error> for ApiError {
+    fn from(cause: anyhow::Error) -> Self {
+        if cause.chain().any(|link| {
+            link.downcast_ref::<sqlx::Error>().is_some_and(|error| {
+                matches!(
+                    error,
+                    sqlx::Error::Io(_)
+                        | sqlx::Error::PoolTimedOut
+                        | sqlx::Error::PoolClosed
+                        | sqlx::Error::Tls(_)
+                ) || matches!(error, sqlx::Error::Database(inner)
+                    if inner.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08") || code.starts_with("53")))
+            })
+        }) {
+            return Self::unavailable("the database cannot be reached; try again", cause);
+        }
+        Self {
+            cause: Some(cause),
+            ..Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                "something went wrong on our side; the log says what",
+            )
+        }
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    fn from(cause: sqlx::Error) -> Self {
+        anyhow::Error::from(cause).into()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Some(cause) = &self.cause {
+            tracing::error!(
+                code = self.code,
+                cause = format!("{cause:#}"),
+                "request failed"
+            );
+        }
+        let problem = Problem {
+            kind: format!("urn:clawlink:error:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            error: self.code.to_owned(),
+            message: self.detail,
+            field: self.faults.first().map(|fault| fault.field.clone()),
+            errors: self.faults,
+            retry_after: self.retry_after,
+            acked_n: self.acked_n,
+        };
+        let body = serde_json::to_vec(&problem).expect("a problem serializes");
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,71 @@
+//! Health and status, for load balancers and people.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::app::App;
+use crate::executions;
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+    checks: Checks,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    postgres: &'static str,
+    redis: &'static str,
+    s3: &'static str,
+}
+
+/// `GET /health`: 503 only without Postgres or while draining.
+pub async fn health(State(app): State<App>) -> Response {
+    let postgres = async { sqlx::query("select 1").execute(&app.db).await.is_ok() };
+    let (postgres, redis, s3) = tokio::join!(postgres, app.bus.is_up(), app.blobs.is_up());
+    let draining = app.shutdown.soft().is_cancelled();
+    let word = |up: bool| if up { "ok" } else { "down" };
+    let health = Health {
+        status: if postgres && redis && s3 && !draining {
+            "ok"
+        } else {
+            "degraded"
+        },
+        version: env!("CARGO_PKG_VERSION"),
+        checks: Checks {
+            postgres: word(postgres),
+            redis: word(redis),
+            s3: word(s3),
+        },
+    };
+    let status = if postgres && !draining {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(health)).into_response()
+}
+
+/// `GET /health/live`: the process answers; nothing is checked.
+pub async fn live() -> &'static str {
+    "ok"
+}
+
+/// `GET /status`: 429 when no worker is idle, as load balancers of older clients expect.
+pub async fn status(State(app): State<App>) -> Response {
+    match executions::status(&app).await {
+        Ok(status) => {
+            let code = if status.workers.idle == 0 {
+                StatusCode::TOO_MANY_REQUESTS
+            } else {
+                StatusCode::OK
+            };
+            (code, Json(status)).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}

@@ -1,0 +1,54 @@
+//! One span per request; a panic becomes an answer instead of a cut connection.
+
+use std::any::Any;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
+
+use crate::error::ApiError;
+
+/// Opens the request's span and counts the answer by route and status.
+pub async fn request_span(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("(none)", MatchedPath::as_str)
+        .to_owned();
+    let span = tracing::info_span!(
+        "request",
+        id = %uuid::Uuid::now_v7(),
+        %method,
+        route,
+        workspace = tracing::field::Empty,
+        execution = tracing::field::Empty,
+        status = tracing::field::Empty,
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    span.record("status", status);
+    let elapsed = begun.elapsed();
+    span.in_scope(|| tracing::debug!(ms = elapsed.as_millis(), "answered"));
+    metrics::histogram!(
+        "clawlink_http_request_seconds",
+        "method" => method.to_string(),
+        "route" => route,
+        "status" => status.to_string(),
+    )
+    .record(elapsed.as_secs_f64());
+    response
+}
+
+/// The answer to a request whose handler panicked.
+pub fn panicked(reason: Box<dyn Any + Send>) -> Response {
+    let text = reason
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| reason.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    ApiError::from(anyhow::anyhow!("handler panicked: {text}")).into_response()
+}
