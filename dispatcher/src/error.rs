@@ -17,6 +17,7 @@ pub struct ApiError {
     faults: Vec<FieldFault>,
     retry_after: Option<u64>,
     acked_n: Option<u64>,
+    n: Option<u64>,
     /// For the log only.
     cause: Option<anyhow::Error>,
 }
@@ -33,6 +34,7 @@ impl ApiError {
             faults: Vec::new(),
             retry_after: None,
             acked_n: None,
+            n: None,
             cause: None,
         }
     }
@@ -90,6 +92,14 @@ impl ApiError {
         Self {
             acked_n: Some(acked_n),
             ..Self::conflict("events_missing", detail)
+        }
+    }
+
+    /// 400 `event_refused`: the event with this number can never be stored.
+    pub fn event_refused(n: u64, detail: impl Into<String>) -> Self {
+        Self {
+            n: Some(n),
+            ..Self::new(StatusCode::BAD_REQUEST, "event_refused", detail)
         }
     }
 
@@ -190,6 +200,7 @@ impl IntoResponse for ApiError {
             errors: self.faults,
             retry_after: self.retry_after,
             acked_n: self.acked_n,
+            n: self.n,
         };
         let body = serde_json::to_vec(&problem).expect("a problem serializes");
         let mut response = (self.status, body).into_response();

@@ -1,6 +1,15 @@
 //! Executions: submitted by clients, queued, run by workers, followed as streams.
 
+pub mod accept;
+pub mod cancel;
+pub mod control;
+pub mod http;
+pub mod queue;
+pub mod request;
+pub mod sse;
 pub mod store;
+pub mod sweep;
+pub mod wait;
 
 use serde::Serialize;
 
@@ -10,7 +19,7 @@ use crate::http::routes::Routes;
 
 /// This feature's routes.
 pub fn routes(app: &App) -> Routes {
-    Routes::new(app)
+    http::routes(app).merge(control::routes(app))
 }
 
 /// Starts this feature's loops.

@@ -3,6 +3,7 @@
 
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 
 use crate::app::App;
 
@@ -37,3 +38,15 @@ pub enum Effect {
 
 /// Starts the loop that performs effects.
 pub fn spawn(_app: &App) {}
+
+/// Adds an effect to the caller's transaction; after its commit, [`poke`].
+pub async fn add(db: &mut PgConnection, effect: &Effect) -> anyhow::Result<()> {
+    let effect = serde_json::to_value(effect)?;
+    sqlx::query!("insert into outbox (effect) values ($1)", effect)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Makes this replica's loop look at once.
+pub fn poke(_app: &App) {}

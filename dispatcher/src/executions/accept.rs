@@ -1,0 +1,1 @@
+//! Accepting a request: one transaction writes everything that an execution is.

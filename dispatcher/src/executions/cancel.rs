@@ -1,0 +1,1 @@
+//! Cancelling: recorded first, then obeyed on whatever path the execution ends.

@@ -1,0 +1,1 @@
+//! The ready queue in Redis.

@@ -1,0 +1,1 @@
+//! The body of `POST /execute`: all faults are found at once.

@@ -1,0 +1,1 @@
+//! Streams: the log from any point, then what follows.
