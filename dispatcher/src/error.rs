@@ -8,9 +8,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use clawlink_shared::problem::{FieldFault, MEDIA_TYPE, Problem};
 
-/// What handlers return instead of an answer.
+/// What handlers return instead of an answer. One pointer: results stay small on the way.
 #[derive(Debug)]
-pub struct ApiError {
+pub struct ApiError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -27,7 +30,7 @@ pub type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Inner {
             status,
             code,
             detail: detail.into(),
@@ -36,7 +39,12 @@ impl ApiError {
             acked_n: None,
             n: None,
             cause: None,
-        }
+        }))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Inner)) -> Self {
+        set(&mut self.0);
+        self
     }
 
     /// 400 with one sentence.
@@ -51,10 +59,7 @@ impl ApiError {
             .map(|fault| format!("{}: {}", fault.field, fault.message))
             .collect::<Vec<_>>()
             .join("; ");
-        Self {
-            faults,
-            ..Self::invalid(detail)
-        }
+        Self::invalid(detail).with(|inner| inner.faults = faults)
     }
 
     /// 401.
@@ -89,18 +94,12 @@ impl ApiError {
     /// 409 `events_missing`, with the number up to which events are committed.
     pub fn events_missing(acked_n: u64) -> Self {
         let detail = format!("events after n={acked_n} are missing; send them, then repeat");
-        Self {
-            acked_n: Some(acked_n),
-            ..Self::conflict("events_missing", detail)
-        }
+        Self::conflict("events_missing", detail).with(|inner| inner.acked_n = Some(acked_n))
     }
 
     /// 400 `event_refused`: the event with this number can never be stored.
     pub fn event_refused(n: u64, detail: impl Into<String>) -> Self {
-        Self {
-            n: Some(n),
-            ..Self::new(StatusCode::BAD_REQUEST, "event_refused", detail)
-        }
+        Self::new(StatusCode::BAD_REQUEST, "event_refused", detail).with(|inner| inner.n = Some(n))
     }
 
     /// 413.
@@ -125,24 +124,21 @@ impl ApiError {
 
     /// 429 `busy`; `retry_after` in seconds.
     pub fn busy(detail: impl Into<String>, retry_after: u64) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
-        }
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+            .with(|inner| inner.retry_after = Some(retry_after))
     }
 
     /// 503; the cause is logged.
     pub fn unavailable(detail: impl Into<String>, cause: impl Into<anyhow::Error>) -> Self {
-        Self {
-            cause: Some(cause.into()),
-            retry_after: Some(2),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
-        }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).with(|inner| {
+            inner.cause = Some(cause.into());
+            inner.retry_after = Some(2);
+        })
     }
 
     /// The stable code.
     pub fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 }
 
@@ -163,14 +159,12 @@ impl From<anyhow::Error> for ApiError {
         }) {
             return Self::unavailable("the database cannot be reached; try again", cause);
         }
-        Self {
-            cause: Some(cause),
-            ..Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                "something went wrong on our side; the log says what",
-            )
-        }
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "something went wrong on our side; the log says what",
+        )
+        .with(|inner| inner.cause = Some(cause))
     }
 }
 
@@ -182,34 +176,39 @@ impl From<sqlx::Error> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Some(cause) = &self.cause {
+        let inner = *self.0;
+        if let Some(cause) = &inner.cause {
             tracing::error!(
-                code = self.code,
+                code = inner.code,
                 cause = format!("{cause:#}"),
                 "request failed"
             );
         }
         let problem = Problem {
-            kind: format!("urn:clawlink:error:{}", self.code),
-            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
-            status: self.status.as_u16(),
-            detail: self.detail.clone(),
-            error: self.code.to_owned(),
-            message: self.detail,
-            field: self.faults.first().map(|fault| fault.field.clone()),
-            errors: self.faults,
-            retry_after: self.retry_after,
-            acked_n: self.acked_n,
-            n: self.n,
+            kind: format!("urn:clawlink:error:{}", inner.code),
+            title: inner
+                .status
+                .canonical_reason()
+                .unwrap_or("Error")
+                .to_owned(),
+            status: inner.status.as_u16(),
+            detail: inner.detail.clone(),
+            error: inner.code.to_owned(),
+            message: inner.detail,
+            field: inner.faults.first().map(|fault| fault.field.clone()),
+            errors: inner.faults,
+            retry_after: inner.retry_after,
+            acked_n: inner.acked_n,
+            n: inner.n,
         };
         let body = serde_json::to_vec(&problem).expect("a problem serializes");
-        let mut response = (self.status, body).into_response();
+        let mut response = (inner.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = inner.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if inner.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
