@@ -5,6 +5,7 @@
 //! Older names stand in [`OLD_NAMES`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -147,6 +148,40 @@ pub struct Tuning {
     /// The git token where a request says `FROM_ENV`.
     #[arg(long, env = "GITHUB_ACCESS_TOKEN", hide_env_values = true)]
     pub default_git_token: Option<Secret>,
+}
+
+/// How `clawlink up` runs what is not configured.
+#[derive(Debug, Clone, Args)]
+pub struct UpSettings {
+    /// Where databases, sessions and generated secrets are kept [default: .clawlink; for root in
+    /// a directory that other users cannot enter: /var/lib/clawlink]
+    #[arg(long, env = "CLAWLINK_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Worker processes; each runs one execution at a time.
+    #[arg(long, env = "CLAWLINK_WORKERS", default_value_t = 2)]
+    pub workers: usize,
+    /// The worker program [default: clawlink-worker beside this program]
+    #[arg(long, env = "CLAWLINK_WORKER_BIN", value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
+    /// The folder of `initdb` and `postgres` [default: PATH, then Debian's newest]
+    #[arg(long, env = "CLAWLINK_POSTGRES_BIN", value_name = "DIR")]
+    pub postgres_bin: Option<PathBuf>,
+    /// How long running agents may go on when stopping, in seconds.
+    #[arg(long, env = "CLAWLINK_DRAIN_TIMEOUT", default_value_t = 30)]
+    pub worker_drain_seconds: u64,
+}
+
+impl UpSettings {
+    /// The worker program's path.
+    pub fn worker_program(&self) -> anyhow::Result<PathBuf> {
+        if let Some(path) = &self.worker_bin {
+            return path
+                .canonicalize()
+                .with_context(|| format!("find worker program {}", path.display()));
+        }
+        let own = std::env::current_exe().context("find own program")?;
+        Ok(own.with_file_name("clawlink-worker"))
+    }
 }
 
 /// Where to listen.

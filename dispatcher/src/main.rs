@@ -1,13 +1,15 @@
 //! `clawlink`: the dispatcher and its operator's tools.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clawlink::app::App;
 use clawlink::auth::principal::KeyRole;
-use clawlink::config::{self, Listen, Settings};
-use clawlink::{MIGRATOR, auth, serve, workspaces};
+use clawlink::config::{self, Listen, Settings, UpSettings};
+use clawlink::{MIGRATOR, auth, serve, up, workspaces};
 use clawlink_shared::shutdown::Shutdown;
 use clawlink_shared::telemetry::{self, LogArgs};
 
@@ -24,6 +26,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The whole system on this machine: Postgres, Redis, S3, dispatcher and workers. Parts that
+    /// are configured are used as they are; the others are started and kept private.
+    Up {
+        #[command(flatten)]
+        up: UpSettings,
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        listen: Listen,
+    },
     /// The dispatcher alone; Postgres, Redis and S3 are configured.
     Serve {
         #[command(flatten)]
@@ -35,6 +47,18 @@ enum Command {
     Migrate {
         #[command(flatten)]
         settings: Settings,
+    },
+    /// Runs a command with a private Postgres, Redis and S3; for tests and development.
+    Services {
+        /// Where they keep their data.
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// The folder of `initdb` and `postgres`.
+        #[arg(long, env = "CLAWLINK_POSTGRES_BIN", value_name = "DIR")]
+        postgres_bin: Option<PathBuf>,
+        /// The command and its arguments.
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
     },
     /// Operator's tasks on the database.
     Admin {
@@ -63,7 +87,7 @@ enum Admin {
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -71,7 +95,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<()> {
+fn run() -> anyhow::Result<ExitCode> {
     let command = config::with_fallbacks(Cli::command(), &config::process_environment)?;
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     telemetry::init(&cli.log);
@@ -82,8 +106,21 @@ fn run() -> anyhow::Result<()> {
     runtime.block_on(execute(cli.command))
 }
 
-async fn execute(command: Command) -> anyhow::Result<()> {
+async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Up {
+            up,
+            settings,
+            listen,
+        } => up::run::run(&up, settings, listen.listen).await?,
+        Command::Services {
+            data_dir,
+            postgres_bin,
+            command,
+        } => {
+            let code = up::services::run(&data_dir, postgres_bin.as_deref(), &command).await?;
+            return Ok(ExitCode::from(code));
+        }
         Command::Serve { settings, listen } => {
             let shutdown = Shutdown::new();
             shutdown.on_signals().context("watch signals")?;
@@ -93,14 +130,14 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 .await
                 .with_context(|| format!("listen on {}", listen.listen))?;
             tracing::info!(address = %listener.local_addr()?, "listening");
-            serve::serve(app, listener).await
+            serve::serve(app, listener).await?;
         }
         Command::Migrate { settings } => {
             let url = Settings::required(&settings.database_url, "DATABASE_URL")?;
             let db = sqlx::PgPool::connect(url.expose())
                 .await
                 .context("connect to Postgres")?;
-            MIGRATOR.run(&db).await.context("apply migrations")
+            MIGRATOR.run(&db).await.context("apply migrations")?;
         }
         Command::Admin {
             task:
@@ -127,9 +164,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             let (_, key) = auth::api_key::create(&mut transaction, workspace, &name, role).await?;
             transaction.commit().await?;
             say(key.expose());
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[expect(

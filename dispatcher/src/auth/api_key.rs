@@ -23,3 +23,9 @@ pub async fn create(
     let id = store::insert_key(db, workspace, name, shown, &hash_token(&key), role).await?;
     Ok((id, Secret::new(key)))
 }
+
+/// Whether this is a key that may be used now.
+pub async fn is_valid(db: &mut PgConnection, key: &Secret) -> anyhow::Result<bool> {
+    let principal = store::principal_by_hash(db, &hash_token(key.expose())).await?;
+    Ok(principal.is_some())
+}

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clawlink_shared::secret::Secret;
 
 use super::identity::Identity;
@@ -122,6 +124,17 @@ impl DataDir {
 
     /// The secret of that name: 64 hex digits, made at the first call and kept.
     pub fn secret(&self, name: &str) -> Result<Secret> {
+        self.secret_made_by(name, || random_hex(SECRET_BYTES))
+    }
+
+    /// The key of that name: 32 bytes in base64, made at the first call and kept.
+    pub fn key(&self, name: &str) -> Result<Secret> {
+        self.secret_made_by(name, || {
+            STANDARD.encode(rand::random::<[u8; SECRET_BYTES]>())
+        })
+    }
+
+    fn secret_made_by(&self, name: &str, make: impl FnOnce() -> String) -> Result<Secret> {
         let dir = self.private("secrets", &Identity::current())?;
         let path = dir.join(name);
         match fs::read_to_string(&path) {
@@ -131,7 +144,7 @@ impl DataDir {
                 Ok(Secret::new(text))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let text = random_hex(SECRET_BYTES);
+                let text = make();
                 write_private(&path, &text)?;
                 Ok(Secret::new(text))
             }
@@ -176,7 +189,7 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Random bytes as lower-case hex digits.
-pub(super) fn random_hex(bytes: usize) -> String {
+fn random_hex(bytes: usize) -> String {
     (0..bytes)
         .map(|_| format!("{:02x}", rand::random::<u8>()))
         .collect()

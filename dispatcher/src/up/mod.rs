@@ -7,10 +7,16 @@
 
 pub mod data_dir;
 pub mod identity;
+pub mod isolation;
+pub mod parts;
 pub mod postgres;
 pub mod programs;
 pub mod redis;
+pub mod run;
 pub mod s3;
+pub mod services;
 pub mod supervise;
+pub mod workers;
 
+mod orphans;
 mod s3_store;

@@ -41,8 +41,9 @@ static SPAWNER: LazyLock<mpsc::Sender<Request>> = LazyLock::new(|| {
             } in requests
             {
                 let _in_runtime = runtime.enter();
+                let child = super::orphans::forking(|| command.spawn());
                 // The asker may be gone; the child then ends with the dropped handle.
-                let _gone = reply.send(command.spawn());
+                let _gone = reply.send(child);
             }
         })
         .expect("a process can start one more thread");
@@ -53,7 +54,17 @@ static SPAWNER: LazyLock<mpsc::Sender<Request>> = LazyLock::new(|| {
 /// reaches only us). Dropping the child kills it.
 pub async fn spawn(command: std::process::Command) -> io::Result<Child> {
     let mut command = Command::from(command);
-    command.process_group(0).kill_on_drop(true);
+    command.process_group(0);
+    fork(command).await
+}
+
+/// The same in our own process group: the child may use the terminal and hears its Ctrl-C.
+pub async fn spawn_beside(command: std::process::Command) -> io::Result<Child> {
+    fork(Command::from(command)).await
+}
+
+async fn fork(mut command: Command) -> io::Result<Child> {
+    command.kill_on_drop(true);
     let (reply, answer) = oneshot::channel();
     let request = Request {
         command,

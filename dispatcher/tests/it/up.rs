@@ -18,13 +18,18 @@ fn scratch() -> TempDir {
     let dir = tempfile::Builder::new()
         .prefix("clawlink up ")
         .tempdir()
-        .unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        .expect("set up a test");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711))
+        .expect("set up a test");
     dir
 }
 
 fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    std::fs::metadata(path)
+        .expect("set up a test")
+        .permissions()
+        .mode()
+        & 0o777
 }
 
 fn s3_client(server: &S3Server) -> aws_sdk_s3::Client {
