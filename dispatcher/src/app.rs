@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clawlink_shared::shutdown::Shutdown;
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 
 use crate::blobs::Blobs;
 use crate::bus::Bus;
@@ -77,13 +77,21 @@ impl App {
         })))
     }
 
+    /// Whether Postgres answers.
+    pub async fn database_is_up(&self) -> bool {
+        match self.db.acquire().await {
+            Ok(mut db) => db.ping().await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// Brings the schema up to date, makes the first workspace and the bucket. S3 may be away:
     /// then the bucket is made when it is first needed.
     pub async fn prepare(&self) -> anyhow::Result<()> {
         MIGRATOR.run(&self.db).await.context("apply migrations")?;
         let mut db = self.db.acquire().await?;
         let tuning = &self.tuning;
-        workspaces::store::ensure(
+        workspaces::ensure(
             &mut db,
             FIRST_WORKSPACE,
             tuning.running_cap,

@@ -154,7 +154,7 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 .context("connect to Postgres")?;
             let mut transaction = db.begin().await?;
             let tuning = &settings.tuning;
-            let workspace = workspaces::store::ensure(
+            let workspace = workspaces::ensure(
                 &mut transaction,
                 &workspace,
                 tuning.running_cap,

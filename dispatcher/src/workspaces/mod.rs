@@ -1,3 +1,5 @@
 //! Workspaces: the tenants. For now one is made at first start.
 
-pub mod store;
+mod store;
+
+pub use store::ensure;

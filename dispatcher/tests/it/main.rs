@@ -1,2 +1,3 @@
-//! tests
-mod up;
+//! The dispatcher's tests: one binary, one module per feature.
+
+mod tidy;
