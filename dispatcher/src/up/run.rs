@@ -118,7 +118,7 @@ async fn first_key(app: &App, data_dir: &DataDir) -> Result<PathBuf> {
         return Ok(file);
     }
     let tuning = &app.tuning;
-    let workspace = workspaces::store::ensure(
+    let workspace = workspaces::ensure(
         &mut db,
         FIRST_WORKSPACE,
         tuning.running_cap,
