@@ -5,5 +5,12 @@
 //! dials out; after the agent has run, everything below the session root is hostile.
 
 pub mod agents;
+pub mod client;
+pub mod config;
+pub mod control;
 pub mod events;
+pub mod exit;
+pub mod lease;
+pub mod redact;
+pub mod report;
 pub mod workspace;

@@ -5,3 +5,5 @@
 //! <root>/session-{uuid}/home   the agent's HOME: its own state travels with the session
 //! <root>/session-{uuid}/tmp    scratch, never archived
 //! ```
+
+pub mod root;

@@ -3,11 +3,21 @@
 //!
 //! A full channel makes `emit` wait, which stops reading the agent's pipe: memory is bounded
 //! by [`DRAFTS`] whatever the agent prints.
+//!
+//! Text that arrives in pieces goes out as `agent_text` with `delta: true` and in no other
+//! type: only there are secrets found that are split between two events.
+
+mod line;
+mod pump;
+mod spool;
 
 use clawlink_shared::event::EventType;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+
+pub use pump::Pump;
+pub use spool::SPOOL_BYTES;
 
 /// Drafts that may wait for the pump.
 pub const DRAFTS: usize = 64;

@@ -1,0 +1,231 @@
+//! The worker's settings: the only reader of flags and environment.
+//!
+//! Every setting is a flag and an environment variable; a variable `NAME` may also be given
+//! as `NAME_FILE`, the path of a file whose content is the value (Docker secrets). No setting
+//! names Postgres, Redis or S3: a worker has no business with them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clawlink_shared::secret::Secret;
+use clawlink_shared::telemetry::LogArgs;
+
+/// Runs one execution, then exits.
+#[derive(Debug, Parser)]
+#[command(
+    name = "clawlink-worker",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Cli {
+    /// Without one: claims an execution, runs it, exits.
+    #[command(subcommand)]
+    pub command: Option<Sub>,
+    /// The settings of that.
+    #[command(flatten)]
+    pub work: Option<WorkArgs>,
+    /// How it logs.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Other things this program does.
+#[derive(Debug, Subcommand)]
+pub enum Sub {
+    /// Says whether a worker lives on this machine: exit 0, else 1
+    Health(HealthArgs),
+}
+
+/// Where to look for a living worker.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// As the worker's own `--spool-dir`
+    #[arg(long, env = "CLAWLINK_SPOOL_DIR", value_name = "DIR")]
+    pub spool_dir: Option<PathBuf>,
+}
+
+/// Settings of a worker.
+#[derive(Debug, Clone, Args)]
+pub struct WorkArgs {
+    /// Dispatchers to ask for work, separated by commas: replicas of one another
+    #[arg(
+        long,
+        env = "CLAWLINK_DISPATCHER_URL",
+        required = true,
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    pub dispatcher_url: Vec<String>,
+    /// The right to claim work; better given as CLAWLINK_POOL_TOKEN_FILE
+    #[arg(
+        long,
+        env = "CLAWLINK_POOL_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    pub pool_token: Secret,
+    /// Where session directories are made; sessions resume only under the same path
+    #[arg(
+        long,
+        env = "CLAWLINK_WORKSPACE_DIR",
+        default_value = "/workspace",
+        value_name = "DIR"
+    )]
+    pub workspace_dir: PathBuf,
+    /// Private directory for events and reports not yet acknowledged; never below the
+    /// workspace directory [default: /var/tmp/clawlink-worker-UID]
+    #[arg(long, env = "CLAWLINK_SPOOL_DIR", value_name = "DIR")]
+    pub spool_dir: Option<PathBuf>,
+    /// How long a running agent may finish after SIGTERM, in seconds
+    #[arg(
+        long,
+        env = "CLAWLINK_DRAIN_TIMEOUT",
+        default_value = "30",
+        value_parser = seconds,
+        value_name = "SECONDS"
+    )]
+    pub drain_timeout: Duration,
+    /// Where agents are looked for before PATH: their programs, or a `node_modules` with them
+    #[arg(long, env = "CLAWLINK_AGENT_DIR", value_name = "DIR")]
+    pub agent_dir: Option<PathBuf>,
+    /// Further directories that agents may read and execute, separated by commas
+    #[arg(
+        long,
+        env = "CLAWLINK_AGENT_READ_ONLY",
+        value_delimiter = ',',
+        value_name = "DIR"
+    )]
+    pub agent_read_only: Vec<PathBuf>,
+    /// Run agents even where the kernel has no Landlock to confine them
+    #[arg(long, env = "CLAWLINK_ALLOW_UNCONFINED")]
+    pub allow_unconfined: bool,
+    /// Allow repositories on loopback and private addresses, plain http included
+    #[arg(long, env = "CLAWLINK_ALLOW_PRIVATE_HOSTS")]
+    pub allow_private_hosts: bool,
+    /// Labels for placement and display, as `name=value`, separated by commas
+    #[arg(
+        long = "label",
+        env = "CLAWLINK_LABELS",
+        value_delimiter = ',',
+        value_parser = label,
+        value_name = "NAME=VALUE"
+    )]
+    pub labels: Vec<(String, String)>,
+    /// End at once when standard input reaches its end: whoever started the worker is gone
+    #[arg(long)]
+    pub lifeline: bool,
+}
+
+/// Older names of settings, used when the newer ones are not set.
+const OLD_NAMES: [(&str, &str); 1] = [("CLAWLINK_WORKSPACE_DIR", "WORKSPACE_DIR")];
+
+/// Variables of the vendors that agents get as they are set on the worker.
+const PASSED_TO_AGENTS: [&str; 7] = [
+    "ANTHROPIC_BASE_URL",
+    "OPENAI_BASE_URL",
+    "GOOGLE_GEMINI_BASE_URL",
+    "GOOGLE_VERTEX_BASE_URL",
+    "AUGMENT_API_URL",
+    "OPENROUTER_BASE_URL",
+    "OLLAMA_HOST",
+];
+
+/// Reads flags, environment and `NAME_FILE` files; exits with clap's own message on misuse.
+///
+/// # Errors
+///
+/// When a file that a `NAME_FILE` variable names cannot be read.
+pub fn parse() -> anyhow::Result<Cli> {
+    let command = with_fallbacks(Cli::command())?;
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).map_err(|error| error.exit())
+}
+
+/// Fills in what is neither a flag nor a variable: the variable's file, its older name.
+fn with_fallbacks(mut command: Command) -> anyhow::Result<Command> {
+    let arguments: Vec<_> = command
+        .get_arguments()
+        .filter_map(|arg| Some((arg.get_id().clone(), arg.get_env()?.to_str()?.to_owned())))
+        .filter(|(_, name)| variable(name).is_none())
+        .collect();
+    for (id, name) in arguments {
+        if let Some(value) = fallback(&name)? {
+            // A default is not an "explicit" value, so it alone would not satisfy `required`.
+            command = command.mut_arg(id, |arg| {
+                arg.required(false)
+                    .default_value(value)
+                    .hide_default_value(true)
+            });
+        }
+    }
+    Ok(command)
+}
+
+fn fallback(name: &str) -> anyhow::Result<Option<String>> {
+    if let Some(path) = variable(&format!("{name}_FILE")) {
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("read {path}, which {name}_FILE names"))?;
+        return Ok(Some(text.trim().to_owned()));
+    }
+    Ok(OLD_NAMES
+        .iter()
+        .find(|(new, _)| *new == name)
+        .and_then(|(_, old)| variable(old)))
+}
+
+/// The vendors' variables that are set.
+pub fn passed_to_agents() -> BTreeMap<String, String> {
+    PASSED_TO_AGENTS
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
+        .collect()
+}
+
+/// Directories in which programs are looked for.
+pub fn search_path() -> Vec<PathBuf> {
+    variable("PATH")
+        .map(|path| std::env::split_paths(&path).collect())
+        .unwrap_or_default()
+}
+
+/// Where the worker keeps what must outlive its process, unless told otherwise. Not `/tmp`:
+/// that is often memory.
+pub fn default_spool_dir() -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    Path::new("/var/tmp").join(format!("clawlink-worker-{uid}"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the environment"
+)]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .map(Duration::from_secs)
+        .map_err(|_| "must be a whole number of seconds".into())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| "must be NAME=VALUE".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,87 @@
+//! What the dispatcher has to say while an execution runs, and why an agent is stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clawlink_shared::control::Order;
+use tokio::sync::watch;
+
+use crate::agents::StopReason;
+use crate::client::Held;
+
+/// Pause after a refusal of the long-poll itself.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// The one place where a stop is decided; clones share it.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    reason: Arc<watch::Sender<Option<StopReason>>>,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self {
+            reason: Arc::new(watch::Sender::new(None)),
+        }
+    }
+}
+
+impl Stop {
+    /// Asks for a stop. The first reason stays, but a lost lease outweighs all others.
+    pub fn request(&self, reason: StopReason) {
+        self.reason.send_if_modified(|current| {
+            let is_news = current.is_none()
+                || (reason == StopReason::LeaseLost && *current != Some(StopReason::LeaseLost));
+            if is_news {
+                tracing::info!(?reason, "stopping the run");
+                *current = Some(reason);
+            }
+            is_news
+        });
+    }
+
+    /// Why the run must stop, if it must.
+    pub fn reason(&self) -> Option<StopReason> {
+        *self.reason.borrow()
+    }
+
+    /// What an agent watches.
+    pub fn watch(&self) -> watch::Receiver<Option<StopReason>> {
+        self.reason.subscribe()
+    }
+
+    /// Waits until the run must stop.
+    pub async fn requested(&self) -> StopReason {
+        let mut watch = self.watch();
+        let reason = watch.wait_for(Option::is_some).await;
+        reason
+            .ok()
+            .and_then(|reason| *reason)
+            .unwrap_or(StopReason::LeaseLost)
+    }
+}
+
+/// Obeys orders until the lease is over.
+pub async fn listen(held: Held, stop: Stop) {
+    let mut after = 0;
+    while held.lease().is_gone().is_none() {
+        match held.control(after).await {
+            Ok(items) => {
+                for (k, order) in items {
+                    after = after.max(k);
+                    match order {
+                        Some(Order::Cancel { reason }) => {
+                            tracing::info!(reason, "cancelled");
+                            stop.request(StopReason::Cancel);
+                        }
+                        None => tracing::warn!(k, "order not understood, passed over"),
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "control not heard");
+                tokio::time::sleep(REFUSED_PAUSE).await;
+            }
+        }
+    }
+}

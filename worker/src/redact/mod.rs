@@ -1,0 +1,154 @@
+//! Known secrets become `***` in everything that leaves the worker: events, results, error
+//! messages, commit messages.
+//!
+//! A secret is looked for in its plain form and in the encodings that programs commonly print
+//! it in ([`forms`]). Matching is on decoded text, so no JSON escape spelling hides one
+//! ([`json`]), and across the pieces of one text stream ([`stream`]). Text without a secret is
+//! never changed. What must never happen: a secret of eight bytes or more leaves in one piece.
+
+mod forms;
+pub(crate) mod json;
+mod stream;
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use aho_corasick::AhoCorasick;
+use clawlink_shared::secret::Secret;
+use serde_json::value::RawValue;
+
+pub use stream::DeltaStream;
+
+/// Shorter values are not looked for: they would blank ordinary words.
+pub const MIN_SECRET_BYTES: usize = 8;
+
+/// What stands where a secret was.
+pub const MASK: &str = "***";
+
+/// Finds secrets; clones share what they know.
+#[derive(Debug, Clone)]
+pub struct Redactor {
+    known: Arc<RwLock<Known>>,
+}
+
+/// The secrets' forms, and the automaton that finds them.
+struct Known {
+    /// Sorted, without duplicates.
+    forms: Vec<Vec<u8>>,
+    finder: AhoCorasick,
+}
+
+impl Redactor {
+    /// Looks for these values, and for each string inside one that is a JSON document.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut all = Vec::new();
+        for secret in secrets {
+            forms::of_secret(secret.expose(), &mut all);
+        }
+        Self {
+            known: Arc::new(RwLock::new(Known::new(all))),
+        }
+    }
+
+    /// Also looks for this one from now on, such as a token that an agent refreshed.
+    pub fn learn(&self, secret: &Secret) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = std::mem::take(&mut known.forms);
+        forms::of_secret(secret.expose(), &mut all);
+        *known = Known::new(all);
+    }
+
+    /// The text with every secret masked; borrowed when there is none.
+    pub fn redact_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let hits = self.hits(text.as_bytes());
+        if hits.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let mut clean = String::with_capacity(text.len());
+        let mut at = 0;
+        for hit in hits {
+            // A form is whole UTF-8 text, so its edges are character boundaries.
+            clean.push_str(&text[at..hit.start]);
+            clean.push_str(MASK);
+            at = hit.end;
+        }
+        clean.push_str(&text[at..]);
+        Cow::Owned(clean)
+    }
+
+    /// The document with every secret masked inside its strings; all other bytes stay.
+    pub fn redact_json<'a>(&self, document: &'a RawValue) -> Cow<'a, RawValue> {
+        match json::redact(document.get(), |text| self.hits(text)) {
+            None => Cow::Borrowed(document),
+            Some(clean) => Cow::Owned(
+                RawValue::from_string(clean).expect("masking a string leaves JSON valid"),
+            ),
+        }
+    }
+
+    /// Whether the bytes hold a secret.
+    pub fn is_hit(&self, bytes: &[u8]) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.finder.is_match(bytes)
+    }
+
+    /// Where secrets are, in order, merged where they overlap or touch.
+    pub fn hits(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<_> = known
+            .finder
+            .find_overlapping_iter(bytes)
+            .map(|hit| hit.range())
+            .collect();
+        found.sort_unstable_by_key(|hit| hit.start);
+        let mut merged: Vec<Range<usize>> = Vec::new();
+        for hit in found {
+            match merged.last_mut() {
+                Some(last) if hit.start <= last.end => last.end = last.end.max(hit.end),
+                _ => merged.push(hit),
+            }
+        }
+        merged
+    }
+
+    /// Length of the longest secret form in bytes; 0 when nothing is looked for.
+    pub fn longest(&self) -> usize {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.forms.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Length of the longest suffix that may be the beginning of a secret.
+    pub(crate) fn unfinished(&self, bytes: &[u8]) -> usize {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let longest = known.forms.iter().map(Vec::len).max().unwrap_or(0);
+        let from = bytes.len().saturating_sub(longest.saturating_sub(1));
+        (from..bytes.len())
+            .find(|&start| known.begins(&bytes[start..]))
+            .map_or(0, |start| bytes.len() - start)
+    }
+}
+
+impl Known {
+    fn new(mut forms: Vec<Vec<u8>>) -> Self {
+        forms.sort_unstable();
+        forms.dedup();
+        let finder = AhoCorasick::new(&forms)
+            .expect("the forms of a few secrets stay far below the automaton's limit");
+        Self { forms, finder }
+    }
+
+    /// Whether a form begins with these bytes and goes on.
+    fn begins(&self, start: &[u8]) -> bool {
+        let next = self.forms.partition_point(|form| form.as_slice() <= start);
+        self.forms
+            .get(next)
+            .is_some_and(|form| form.starts_with(start))
+    }
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} forms", self.forms.len())
+    }
+}
