@@ -1,3 +1,6 @@
 //! The dispatcher's tests: one binary, one module per feature.
 
+mod app;
+mod health;
 mod tidy;
+mod up;

@@ -1,0 +1,286 @@
+//! A dispatcher on real parts, for one test: a fresh database, a key prefix of its own in
+//! Redis, an S3 endpoint in the process, HTTP on a loopback port.
+//!
+//! Several dispatchers can share the parts ([`TestApp::second_dispatcher`]); a [`Worker`]
+//! speaks the real worker API. Nothing here waits for time to pass: [`eventually`] looks at a
+//! real condition until it holds, up to a bound.
+
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use clap::FromArgMatches;
+use clawlink::app::{App, FIRST_WORKSPACE};
+use clawlink::auth::api_key;
+use clawlink::auth::principal::KeyRole;
+use clawlink::config::{Settings, process_environment};
+use clawlink::up::data_dir::DataDir;
+use clawlink::up::s3::{self, S3Server};
+use clawlink::{MIGRATOR, serve, workspaces};
+use clawlink_shared::id::WorkspaceId;
+use clawlink_shared::secret::Secret;
+use clawlink_shared::shutdown::Shutdown;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// How long [`eventually`] looks before it fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+/// What workers show to claim.
+pub(crate) const POOL_TOKEN: &str = "pool-token-of-tests";
+
+/// One installation, with one dispatcher running.
+pub(crate) struct TestApp {
+    /// The first dispatcher.
+    pub(crate) dispatcher: Dispatcher,
+    /// The workspace of [`TestApp::key`].
+    pub(crate) workspace: WorkspaceId,
+    /// A developer's API key.
+    pub(crate) key: Secret,
+    /// For requests of all kinds.
+    pub(crate) http: reqwest::Client,
+    /// The S3 endpoint; it can be killed and restarted.
+    pub(crate) s3: S3Server,
+    settings: Settings,
+    // Dropped last, in this order: the database, then the files.
+    _database: Database,
+    _dir: TempDir,
+}
+
+/// One dispatcher process, so to speak.
+pub(crate) struct Dispatcher {
+    /// What it runs on.
+    pub(crate) app: App,
+    /// Where it listens, without a slash at the end.
+    pub(crate) url: String,
+    served: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl TestApp {
+    /// Starts with settings that suit tests.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Starts with changed settings.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let database = Database::create().await;
+        let dir = scratch();
+        let data = DataDir::open(dir.path()).unwrap();
+        let s3 = s3::start(&data).await.unwrap();
+        let mut settings = settings(&database, &s3);
+        change(&mut settings);
+        let dispatcher = Dispatcher::start(&settings).await;
+        let mut db = dispatcher.app.db.acquire().await.unwrap();
+        let tuning = &settings.tuning;
+        let workspace = workspaces::store::ensure(
+            &mut db,
+            FIRST_WORKSPACE,
+            tuning.running_cap,
+            tuning.pending_cap,
+        )
+        .await
+        .unwrap();
+        let (_, key) = api_key::create(&mut db, workspace, "test", KeyRole::Developer)
+            .await
+            .unwrap();
+        drop(db);
+        Self {
+            dispatcher,
+            workspace,
+            key,
+            http: reqwest::Client::new(),
+            s3,
+            settings,
+            _database: database,
+            _dir: dir,
+        }
+    }
+
+    /// Another replica on the same parts.
+    pub(crate) async fn second_dispatcher(&self) -> Dispatcher {
+        Dispatcher::start(&self.settings).await
+    }
+
+    /// Another replica with a setting changed, such as the address of a part.
+    pub(crate) async fn dispatcher_with(&self, change: impl FnOnce(&mut Settings)) -> Dispatcher {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        Dispatcher::start(&settings).await
+    }
+
+    /// The first dispatcher's handle to the parts.
+    pub(crate) fn app(&self) -> &App {
+        &self.dispatcher.app
+    }
+
+    /// Postgres.
+    pub(crate) fn db(&self) -> &PgPool {
+        &self.dispatcher.app.db
+    }
+
+    /// The full address of a path at the first dispatcher.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.dispatcher.url)
+    }
+
+    /// A `GET` with the API key.
+    pub(crate) fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.get(self.url(path)).bearer_auth(self.key.expose())
+    }
+
+    /// A `POST` with the API key.
+    pub(crate) fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .post(self.url(path))
+            .bearer_auth(self.key.expose())
+    }
+
+    /// A `DELETE` with the API key.
+    pub(crate) fn delete(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .delete(self.url(path))
+            .bearer_auth(self.key.expose())
+    }
+
+    /// A key of another role or workspace; the workspace is made if it is missing.
+    pub(crate) async fn key_for(&self, workspace: &str, role: KeyRole) -> (WorkspaceId, Secret) {
+        let mut db = self.db().acquire().await.unwrap();
+        let tuning = &self.settings.tuning;
+        let workspace =
+            workspaces::store::ensure(&mut db, workspace, tuning.running_cap, tuning.pending_cap)
+                .await
+                .unwrap();
+        let (_, key) = api_key::create(&mut db, workspace, "test", role)
+            .await
+            .unwrap();
+        (workspace, key)
+    }
+}
+
+impl Dispatcher {
+    async fn start(settings: &Settings) -> Self {
+        let app = App::connect(settings, Shutdown::new()).await.unwrap();
+        app.prepare().await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let served = tokio::spawn(serve::serve(app.clone(), listener));
+        Self { app, url, served }
+    }
+
+    /// Drains it and waits until it has ended.
+    pub(crate) async fn stop(self) {
+        self.app.shutdown.soft().cancel();
+        self.served.await.unwrap().unwrap();
+    }
+}
+
+/// Looks until `condition` gives a value; fails the test when it never does.
+pub(crate) async fn eventually<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let looking = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, looking).await {
+        Ok(value) => value,
+        Err(_) => panic!("this did not come true in {PATIENCE:?}: {what}"),
+    }
+}
+
+/// A variable that `./deploy/test` sets.
+pub(crate) fn required(name: &str) -> String {
+    process_environment(name)
+        .unwrap_or_else(|| panic!("{name} is not set: run the tests with ./deploy/test"))
+}
+
+fn settings(database: &Database, s3: &S3Server) -> Settings {
+    let command = <Settings as clap::Args>::augment_args(clap::Command::new("test"));
+    let matches = command.get_matches_from(["test"]);
+    let mut settings = Settings::from_arg_matches(&matches).unwrap();
+    settings.database_url = Some(Secret::new(database.url.clone()));
+    settings.redis_url = Some(Secret::new(required("REDIS_URL")));
+    settings.redis_prefix = format!("{}:", database.name);
+    settings.s3.s3_endpoint = Some(s3.url());
+    settings.s3.s3_bucket = s3::BUCKET.to_owned();
+    settings.s3.s3_region = s3::REGION.to_owned();
+    settings.s3.s3_access_key = Some(Secret::new(s3.access_key()));
+    settings.s3.s3_secret_key = Some(s3.secret_key().clone());
+    settings.secret_key = Some(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="));
+    settings.pool_token = Some(Secret::new(POOL_TOKEN));
+    settings.tuning.database_connections = 8;
+    settings.tuning.tick = Duration::from_millis(50);
+    settings.tuning.drain = Duration::from_secs(5);
+    settings
+}
+
+/// A directory that the servers' users can enter.
+pub(crate) fn scratch() -> TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix("clawlink-test-")
+        .tempdir()
+        .unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    dir
+}
+
+/// A database of one test; dropped with it.
+struct Database {
+    server: String,
+    name: String,
+    url: String,
+}
+
+impl Database {
+    async fn create() -> Self {
+        let server = required("DATABASE_URL");
+        let name = format!("it_{}", Uuid::new_v4().simple());
+        let mut admin = PgConnection::connect(&server).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("create database {name}")))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        admin.close().await.unwrap();
+        let (base, options) = match server.split_once('?') {
+            Some((base, options)) => (base, format!("?{options}")),
+            None => (server.as_str(), String::new()),
+        };
+        let host = base.rsplit_once('/').expect("a URL with a database").0;
+        let url = format!("{host}/{name}{options}");
+        let mut db = PgConnection::connect(&url).await.unwrap();
+        MIGRATOR.run_direct(None, &mut db, false).await.unwrap();
+        db.close().await.unwrap();
+        Self { server, name, url }
+    }
+}
+
+impl Drop for Database {
+    /// A test ends in many ways; the database goes with it in all of them.
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let mut admin = PgConnection::connect(&server).await.unwrap();
+                sqlx::query(AssertSqlSafe(format!("drop database {name} with (force)")))
+                    .execute(&mut admin)
+                    .await
+                    .unwrap();
+            });
+        });
+        if dropping.join().is_err() {
+            eprintln!("database {} was not dropped", self.name);
+        }
+    }
+}
