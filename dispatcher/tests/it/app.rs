@@ -75,7 +75,7 @@ impl TestApp {
         let dispatcher = Dispatcher::start(&settings).await;
         let mut db = dispatcher.app.db.acquire().await.unwrap();
         let tuning = &settings.tuning;
-        let workspace = workspaces::store::ensure(
+        let workspace = workspaces::ensure(
             &mut db,
             FIRST_WORKSPACE,
             tuning.running_cap,
@@ -150,7 +150,7 @@ impl TestApp {
         let mut db = self.db().acquire().await.unwrap();
         let tuning = &self.settings.tuning;
         let workspace =
-            workspaces::store::ensure(&mut db, workspace, tuning.running_cap, tuning.pending_cap)
+            workspaces::ensure(&mut db, workspace, tuning.running_cap, tuning.pending_cap)
                 .await
                 .unwrap();
         let (_, key) = api_key::create(&mut db, workspace, "test", role)
