@@ -1,27 +1,63 @@
 //! Agents: an open set, one file each, behind [`Agent`].
 //!
 //! An agent turns a prompt into a child process in the sandbox, its output into events, and
-//! its end into a verdict. It never decides by the exit code alone.
+//! its end into a verdict. It never decides by the exit code alone, and no process of a run
+//! is left when the run is over.
 
+mod claude;
+mod dialogue;
+mod discovery;
+mod files;
+mod lines;
+mod process;
+mod reaper;
+pub mod sandbox;
+mod shell;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::control::Failure;
-use clawlink_shared::execution::{AgentOptions, Usage};
+use clawlink_shared::execution::{AgentOptions, ErrorCode, Usage};
 use clawlink_shared::prompt::PromptPart;
 use clawlink_shared::secret::Secret;
 use tokio::sync::watch;
 
 use crate::events::EventSink;
 
+pub use claude::parse::{ClaudeParser, Parsed, Signal, Verdict};
+pub use discovery::{Agents, discover};
+pub use lines::{Line, MAX_LINE_BYTES};
+pub use reaper::{TERM_GRACE, become_reaper, end_all_descendants, harden};
+
 /// A way to run one kind of agent.
 pub trait Agent: Send + Sync {
     /// Which kind.
     fn kind(&self) -> AgentKind;
 
-    /// Runs it to its end. Whatever happens is an [`AgentEnd`]; all its processes are gone
-    /// when this returns.
+    /// Runs it to its end. Whatever happens is an [`AgentEnd`]; all descendants of this
+    /// process are gone when this returns.
     fn run(&self, job: AgentJob) -> futures::future::BoxFuture<'_, AgentEnd>;
+}
+
+/// What all agents of this worker have in common; from the worker's settings.
+#[derive(Debug, Clone, Default)]
+pub struct AgentEnvironment {
+    /// Where agents are looked for first: programs, or a `node_modules` with them.
+    pub agent_dir: Option<PathBuf>,
+    /// Directories of the worker's `PATH`, where they are looked for next.
+    pub search_path: Vec<PathBuf>,
+    /// Environment of every agent: the vendors' base URLs. No secrets.
+    pub passthrough: BTreeMap<String, String>,
+    /// This program, whose `sandbox` command starts agents.
+    pub worker_exe: PathBuf,
+    /// What agents may read and execute beside the system's own directories.
+    pub read_only: Vec<PathBuf>,
+    /// Where versions are remembered between starts; absent: programs are asked each time.
+    pub version_cache: Option<PathBuf>,
+    /// Whether agents may run where the kernel cannot confine them; a run then says so.
+    pub allow_unconfined: bool,
 }
 
 /// What an agent is given.
@@ -33,7 +69,8 @@ pub struct AgentJob {
     pub options: AgentOptions,
     /// Its credential: a raw key or JSON as text.
     pub credential: Option<Secret>,
-    /// `<root>/session-{uuid}`: all that the sandbox lets it write.
+    /// `<root>/session-{uuid}`: all that the sandbox lets it write. If this process is root,
+    /// its owner is whom the agent runs as.
     pub session_root: PathBuf,
     /// Its HOME, below the session root.
     pub home: PathBuf,
@@ -43,6 +80,8 @@ pub struct AgentJob {
     pub cwd: PathBuf,
     /// Its own name for the conversation to continue.
     pub resume: Option<String>,
+    /// Largest file that it may write, in bytes.
+    pub max_file_bytes: Option<u64>,
     /// Where its output goes.
     pub events: EventSink,
     /// Becomes `Some` when it must stop.
@@ -65,8 +104,8 @@ pub enum StopReason {
 /// How a run ended.
 #[derive(Debug, Default)]
 pub struct AgentEnd {
-    /// Absent when it did what was asked; a run that was stopped from outside and had no
-    /// error of its own has none either: the caller knows why it stopped it.
+    /// Absent when it did what was asked; a run that was stopped from outside has none
+    /// either: the caller knows why it stopped it.
     pub failure: Option<Failure>,
     /// Its last word.
     pub result: Option<String>,
@@ -74,4 +113,45 @@ pub struct AgentEnd {
     pub usage: Option<Usage>,
     /// Its own name for the conversation.
     pub provider_session_id: Option<String>,
+    /// The credential, in the shape in which it came, if the agent renewed it.
+    pub refreshed_credential: Option<Secret>,
+}
+
+impl AgentEnd {
+    /// A run that never began.
+    fn failed(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            failure: Some(Failure::new(code, message)),
+            ..Self::default()
+        }
+    }
+}
+
+/// Waits until the agent is to stop. Never returns if nobody can ask for that any more.
+async fn stopped(stop: &mut watch::Receiver<Option<StopReason>>) -> StopReason {
+    let reason = stop.wait_for(Option::is_some).await.ok().and_then(|it| *it);
+    match reason {
+        Some(reason) => reason,
+        None => futures::future::pending().await,
+    }
+}
+
+/// Before an agent starts: says, or refuses, that nothing confines it.
+async fn check_confinement(
+    environment: &AgentEnvironment,
+    events: &EventSink,
+) -> Result<(), AgentEnd> {
+    if sandbox::is_landlock_available() {
+        return Ok(());
+    }
+    if !environment.allow_unconfined {
+        return Err(AgentEnd::failed(
+            ErrorCode::AgentUnavailable,
+            "this worker's kernel has no Landlock, and its settings do not allow agents without it",
+        ));
+    }
+    events
+        .message("This worker's kernel has no Landlock: the agent is not confined to its session.")
+        .await;
+    Ok(())
 }

@@ -5,4 +5,9 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod agent_job;
+mod agents;
+mod claude_parse;
+mod claude_run;
 mod redact;
+mod sandbox;

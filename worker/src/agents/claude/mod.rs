@@ -1,0 +1,164 @@
+//! The `claude` agent: the vendor's CLI over its two-way pipe.
+//!
+//! The verdict comes from the CLI's `result` line and from whether we asked it to stop; its
+//! exit code says neither. A CLI that has said its result and stays is ended.
+
+mod credential;
+mod launch;
+pub(super) mod parse;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clawlink_shared::agent::AgentKind;
+use clawlink_shared::control::Failure;
+use clawlink_shared::execution::ErrorCode;
+use futures::future::BoxFuture;
+
+use self::credential::{Credential, LoginFile};
+use self::parse::{ClaudeParser, Signal, Verdict};
+use super::dialogue::{Dialogue, Heard, converse};
+use super::process::{Output, Process};
+use super::{Agent, AgentEnd, AgentEnvironment, AgentJob, check_confinement};
+
+/// How long the CLI may take to exit after its result, with its input closed.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
+
+/// How long it may take to obey an interrupt.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
+
+/// Runs the CLI.
+pub(super) struct Claude {
+    environment: Arc<AgentEnvironment>,
+    program: PathBuf,
+}
+
+impl Claude {
+    pub(super) fn new(environment: Arc<AgentEnvironment>, program: PathBuf) -> Self {
+        Self {
+            environment,
+            program,
+        }
+    }
+
+    async fn run_cli(&self, job: AgentJob) -> AgentEnd {
+        let credential = job.credential.as_ref().map(Credential::parse).transpose();
+        let credential = match credential {
+            Ok(credential) => credential,
+            Err(error) => {
+                return AgentEnd::failed(ErrorCode::ValidationError, format!("{error:#}"));
+            }
+        };
+        if let Err(end) = check_confinement(&self.environment, &job.events).await {
+            return end;
+        }
+        let login = match &credential {
+            Some(Credential::Login(login)) => {
+                match LoginFile::write(&job.session_root, &job.home, login) {
+                    Ok(file) => Some(file),
+                    Err(error) => {
+                        return AgentEnd::failed(ErrorCode::InternalError, format!("{error:#}"));
+                    }
+                }
+            }
+            _ => None,
+        };
+        let mut end = match self.talk(job, credential.as_ref()).await {
+            Ok(end) => end,
+            Err(error) => AgentEnd::failed(ErrorCode::AgentUnavailable, format!("{error:#}")),
+        };
+        end.refreshed_credential = login.and_then(LoginFile::remove);
+        end
+    }
+
+    async fn talk(&self, mut job: AgentJob, credential: Option<&Credential>) -> Result<AgentEnd> {
+        let session = launch::session(&job);
+        let launch = launch::launch(&self.environment, &self.program, &job, credential, &session);
+        let mut process = Process::start(&self.environment, &job, &launch)?;
+        for line in launch::opening(&job) {
+            process.write_line(line);
+        }
+        let mut talk = Talk {
+            parser: ClaudeParser::default(),
+            session: None,
+            verdict: None,
+        };
+        let stopped = converse(&mut process, &mut talk, &job.events, &mut job.stop).await;
+        let verdict = talk.verdict.unwrap_or_else(|| Verdict {
+            failure: Some(no_result(&process)),
+            ..Verdict::default()
+        });
+        Ok(AgentEnd {
+            failure: verdict.failure.filter(|_| stopped.is_none()),
+            result: verdict.result,
+            usage: verdict.usage,
+            provider_session_id: talk.session.or(job.resume),
+            refreshed_credential: None,
+        })
+    }
+}
+
+impl Agent for Claude {
+    fn kind(&self) -> AgentKind {
+        AgentKind::Claude
+    }
+
+    fn run(&self, job: AgentJob) -> BoxFuture<'_, AgentEnd> {
+        Box::pin(self.run_cli(job))
+    }
+}
+
+fn no_result(process: &Process) -> Failure {
+    process.setup_failure().unwrap_or_else(|| {
+        let exit = process
+            .exit()
+            .map_or_else(String::new, |exit| format!(" ({exit})"));
+        let tail = process.stderr_tail();
+        let said = if tail.is_empty() { "" } else { ": " };
+        Failure::new(
+            ErrorCode::AgentError,
+            format!("claude ended without a result{exit}{said}{tail}"),
+        )
+    })
+}
+
+/// Our side of the pipe.
+struct Talk {
+    parser: ClaudeParser,
+    /// Known once the CLI has begun the conversation: only then is there one to resume.
+    session: Option<String>,
+    verdict: Option<Verdict>,
+}
+
+impl Dialogue for Talk {
+    fn hear(&mut self, output: Output, process: &mut Process) -> Heard {
+        let Output::Stdout(line) = output else {
+            return Heard::default();
+        };
+        let parsed = self.parser.line(&line.text);
+        let mut heard = Heard {
+            events: parsed.events,
+            end_within: None,
+        };
+        match parsed.signal {
+            Some(Signal::Session(session)) => self.session = Some(session),
+            Some(Signal::Permission { request_id }) => {
+                process.write_line(launch::deny(&request_id));
+            }
+            Some(Signal::Result(verdict)) => {
+                self.verdict = Some(verdict);
+                process.close_stdin();
+                heard.end_within = Some(EXIT_GRACE);
+            }
+            None => {}
+        }
+        heard
+    }
+
+    fn ask_to_stop(&mut self, process: &mut Process) -> Duration {
+        process.write_line(launch::interrupt());
+        INTERRUPT_GRACE
+    }
+}

@@ -1,0 +1,317 @@
+//! The CLI's lines as events. Pure: a line in, events and a signal out.
+//!
+//! Whatever the CLI prints is forwarded as it is, byte for byte, with two exceptions:
+//! `stream_event` lines, because a secret that is split over two deltas could not be found in
+//! them, and the control protocol, which is ours. No line is an error: what we do not know is
+//! forwarded, what is not JSON is forwarded as text.
+
+use clawlink_shared::control::Failure;
+use clawlink_shared::event::EventType;
+use clawlink_shared::execution::{ErrorCode, Usage};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::agents::dialogue::{draft, message};
+use crate::events::Draft;
+
+/// Reads the CLI's output, line by line.
+#[derive(Debug, Default)]
+pub struct ClaudeParser {
+    /// The message whose text came as deltas, so that it is not told twice.
+    streamed: Option<String>,
+    /// The kind of error that the last message reported.
+    error: Option<String>,
+}
+
+/// What one line means.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// To be told, in order.
+    pub events: Vec<Draft>,
+    /// For whoever drives the CLI.
+    pub signal: Option<Signal>,
+}
+
+/// What the driver must act on.
+#[derive(Debug)]
+pub enum Signal {
+    /// The conversation has begun, under this name.
+    Session(String),
+    /// A tool waits for an answer to this request.
+    Permission {
+        /// To be named in the answer.
+        request_id: String,
+    },
+    /// The last line of a turn.
+    Result(Verdict),
+}
+
+/// What the CLI says about the run.
+#[derive(Debug, Default, PartialEq)]
+pub struct Verdict {
+    /// Absent when it did what was asked.
+    pub failure: Option<Failure>,
+    /// Its last word.
+    pub result: Option<String>,
+    /// What this run consumed, without earlier turns of the conversation.
+    pub usage: Option<Usage>,
+}
+
+#[derive(Serialize)]
+struct AssistantMessage<'a> {
+    provider: &'static str,
+    data: &'a RawValue,
+}
+
+impl ClaudeParser {
+    /// Reads one line, without its newline.
+    pub fn line(&mut self, line: &str) -> Parsed {
+        let mut parsed = Parsed::default();
+        let line = line.trim();
+        if line.is_empty() {
+            return parsed;
+        }
+        let Ok(raw) = serde_json::from_str::<&RawValue>(line) else {
+            let data = json!({"type": "raw", "text": line});
+            let fields = json!({"provider": "claude", "data": data});
+            parsed
+                .events
+                .push(draft(EventType::AssistantMessage, &fields));
+            return parsed;
+        };
+        // Too deep to look into: still forwarded.
+        let value = lenient(line).unwrap_or_default();
+        let kind = value["type"].as_str().unwrap_or_default();
+        if !matches!(
+            kind,
+            "stream_event" | "control_request" | "control_response"
+        ) {
+            let fields = AssistantMessage {
+                provider: "claude",
+                data: raw,
+            };
+            parsed
+                .events
+                .push(draft(EventType::AssistantMessage, &fields));
+        }
+        match kind {
+            "stream_event" => self.delta(&value, &mut parsed),
+            "assistant" => self.assistant(&value, &mut parsed),
+            "user" => tool_results(&value, &mut parsed),
+            "system" => system(&value, &mut parsed),
+            "control_request" => parsed.signal = permission(&value),
+            "result" => {
+                let verdict = self.verdict(&value);
+                if let Some(usage) = &verdict.usage {
+                    parsed.events.push(draft(EventType::Usage, usage));
+                }
+                parsed.signal = Some(Signal::Result(verdict));
+            }
+            _ => {}
+        }
+        parsed
+    }
+
+    fn delta(&mut self, value: &Value, parsed: &mut Parsed) {
+        if !value["parent_tool_use_id"].is_null() {
+            return;
+        }
+        let event = &value["event"];
+        if event["type"] == "message_start" {
+            self.streamed = event["message"]["id"].as_str().map(str::to_owned);
+        } else if event["delta"]["type"] == "text_delta"
+            && let Some(text) = event["delta"]["text"].as_str()
+        {
+            let fields = json!({"text": text, "delta": true});
+            parsed.events.push(draft(EventType::AgentText, &fields));
+        }
+    }
+
+    fn assistant(&mut self, value: &Value, parsed: &mut Parsed) {
+        self.error = value["error"].as_str().map(str::to_owned);
+        let is_streamed = self.streamed.as_deref() == value["message"]["id"].as_str();
+        let is_nested = !value["parent_tool_use_id"].is_null();
+        for block in blocks(value) {
+            match block["type"].as_str() {
+                Some("text") if !is_streamed && !is_nested => {
+                    let fields = json!({"text": block["text"], "delta": false});
+                    parsed.events.push(draft(EventType::AgentText, &fields));
+                }
+                Some("tool_use") => {
+                    let fields = json!({
+                        "toolCallId": block["id"],
+                        "tool": block["name"],
+                        "input": block["input"],
+                    });
+                    parsed.events.push(draft(EventType::AgentToolCall, &fields));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn verdict(&self, value: &Value) -> Verdict {
+        let result = value["result"].as_str().map(str::to_owned);
+        let is_success = value["subtype"] == "success" && value["is_error"] != json!(true);
+        Verdict {
+            failure: (!is_success).then(|| self.failure(value)),
+            result,
+            usage: usage(value),
+        }
+    }
+
+    fn failure(&self, value: &Value) -> Failure {
+        let subtype = value["subtype"].as_str().unwrap_or_default();
+        let errors = value["errors"].as_array().into_iter().flatten();
+        let errors: Vec<&str> = errors.filter_map(Value::as_str).collect();
+        let message = match value["result"].as_str() {
+            Some(result) if !result.is_empty() => result.to_owned(),
+            _ if !errors.is_empty() => errors.join("; "),
+            _ => format!("claude ended with {subtype}"),
+        };
+        let error = self.error.as_deref().unwrap_or_default();
+        let code = match (subtype, value["api_error_status"].as_u64()) {
+            ("error_max_turns", _) => ErrorCode::MaxTurns,
+            (subtype, _) if subtype.contains("budget") => ErrorCode::BudgetExceeded,
+            (_, Some(401 | 403)) => ErrorCode::AuthError,
+            (_, Some(429)) => ErrorCode::RateLimited,
+            _ if error == "authentication_failed" || message.starts_with("Not logged in") => {
+                ErrorCode::AuthError
+            }
+            _ if error == "rate_limit" => ErrorCode::RateLimited,
+            _ if message.starts_with("No conversation found") => ErrorCode::SessionUnavailable,
+            _ => ErrorCode::AgentError,
+        };
+        Failure::new(code, message)
+    }
+}
+
+fn blocks(value: &Value) -> impl Iterator<Item = &Value> {
+    let content = value["message"]["content"].as_array();
+    content.into_iter().flatten()
+}
+
+fn tool_results(value: &Value, parsed: &mut Parsed) {
+    for block in blocks(value).filter(|block| block["type"] == "tool_result") {
+        let output = match &block["content"] {
+            Value::String(text) => text.clone(),
+            Value::Array(parts) => {
+                let texts = parts.iter().filter_map(|part| part["text"].as_str());
+                texts.collect::<Vec<_>>().join("\n")
+            }
+            _ => String::new(),
+        };
+        let fields = json!({
+            "toolCallId": block["tool_use_id"],
+            "ok": block["is_error"] != json!(true),
+            "output": output,
+        });
+        parsed
+            .events
+            .push(draft(EventType::AgentToolResult, &fields));
+    }
+}
+
+fn system(value: &Value, parsed: &mut Parsed) {
+    match value["subtype"].as_str() {
+        Some("init") => {
+            let session = value["session_id"].as_str();
+            parsed.signal = session.map(|session| Signal::Session(session.to_owned()));
+        }
+        Some("api_retry") => {
+            let reason = match value["error_status"].as_u64() {
+                Some(status) => format!("The model answered {status}"),
+                None => "The model could not be reached".to_owned(),
+            };
+            let seconds = value["retry_delay_ms"].as_f64().unwrap_or_default() / 1000.0;
+            let (attempt, attempts) = (&value["attempt"], &value["max_retries"]);
+            parsed.events.push(message(format!(
+                "{reason}; claude tries again in {seconds:.1} s ({attempt} of {attempts})."
+            )));
+        }
+        _ => {}
+    }
+}
+
+fn permission(value: &Value) -> Option<Signal> {
+    let is_question = value["request"]["subtype"] == "can_use_tool";
+    let request_id = value["request_id"].as_str().filter(|_| is_question)?;
+    Some(Signal::Permission {
+        request_id: request_id.to_owned(),
+    })
+}
+
+/// What was consumed since the conversation was picked up; the plain fields count otherwise.
+fn usage(value: &Value) -> Option<Usage> {
+    let models = value["model_usage_since_last_result"].as_object();
+    if let Some(models) = models.filter(|models| !models.is_empty()) {
+        let sum = |name: &str| {
+            models
+                .values()
+                .filter_map(|model| model[name].as_u64())
+                .sum()
+        };
+        let cached: u64 = sum("cacheReadInputTokens");
+        let input: u64 = sum("inputTokens");
+        let written: u64 = sum("cacheCreationInputTokens");
+        let costs = models
+            .values()
+            .filter_map(|model| model["costUSD"].as_f64());
+        return Some(Usage {
+            input_tokens: input.saturating_add(written).saturating_add(cached),
+            output_tokens: sum("outputTokens"),
+            cache_read_tokens: Some(cached),
+            cost_usd: Some(costs.sum()),
+        });
+    }
+    let tokens = value["usage"].as_object()?;
+    let count = |name: &str| tokens.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let cached = count("cache_read_input_tokens");
+    let written = count("cache_creation_input_tokens");
+    Some(Usage {
+        input_tokens: count("input_tokens")
+            .saturating_add(written)
+            .saturating_add(cached),
+        output_tokens: count("output_tokens"),
+        cache_read_tokens: Some(cached),
+        cost_usd: value["total_cost_usd"].as_f64(),
+    })
+}
+
+/// Parses JSON that may hold lone surrogates, which JavaScript's strings may and ours may
+/// not: each is read as U+FFFD.
+fn lenient(line: &str) -> Option<Value> {
+    serde_json::from_str(line)
+        .or_else(|_| serde_json::from_str(&mend_surrogates(line)))
+        .ok()
+}
+
+fn mend_surrogates(line: &str) -> String {
+    let mut mended = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find('\\') {
+        mended.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let length = match (unit(rest), rest.get(6..).and_then(unit)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                mended.push('\u{FFFD}');
+                rest = &rest[6..];
+                continue;
+            }
+            // Another escape: its first character is never the start of one.
+            _ => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        mended.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    mended.push_str(rest);
+    mended
+}
+
+/// The code unit that `\uXXXX` at the start of `text` stands for.
+fn unit(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u32::from_str_radix(digits, 16).ok()
+}
