@@ -7,6 +7,7 @@
 
 mod agent_job;
 mod agents;
+mod archive;
 mod claude_parse;
 mod claude_run;
 mod redact;
