@@ -20,6 +20,18 @@ pub enum WaitReason {
     SessionBusy,
 }
 
+impl WaitReason {
+    /// The name on the wire and in SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoIdleWorker => "no_idle_worker",
+            Self::NoWorkerOffersAgent => "no_worker_offers_agent",
+            Self::WorkspaceAtCap => "workspace_at_cap",
+            Self::SessionBusy => "session_busy",
+        }
+    }
+}
+
 /// What a waiting execution can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
