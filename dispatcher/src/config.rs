@@ -315,6 +315,8 @@ mod tests {
         };
         let command = Settings::augment_args(Command::new("test"));
         let command = with_fallbacks(command, &lookup).expect("fallbacks apply");
+        // The process's own environment must not show through.
+        let command = command.mut_args(|argument| argument.env(clap::builder::Resettable::Reset));
         let matches = command.get_matches_from(["test"]);
         Settings::from_arg_matches(&matches).expect("arguments parse")
     }

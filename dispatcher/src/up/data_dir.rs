@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use clawlink_shared::secret::Secret;
 
 use super::identity::Identity;
+use super::programs::check_setpriv;
 
 /// Where an installation of root lives when the current directory is closed to other users.
 pub const ROOT_DATA_DIR: &str = "/var/lib/clawlink";
@@ -57,6 +58,7 @@ impl DataDir {
 
     /// Creates the directory where it is missing, and locks it.
     pub fn open(path: &Path) -> Result<Self> {
+        check_setpriv()?;
         let is_root = rustix::process::geteuid().is_root();
         if !path.exists() {
             fs::DirBuilder::new()

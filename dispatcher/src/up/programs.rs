@@ -40,6 +40,24 @@ const REDIS: Package = Package {
     ],
 };
 
+const UTIL_LINUX: Package = Package {
+    name: "util-linux",
+    missing: "setpriv",
+    by_manager: [
+        ("apt-get install -y", "util-linux"),
+        ("dnf install -y", "util-linux"),
+        ("apk add", "setpriv"),
+        ("pacman -S", "util-linux"),
+    ],
+};
+
+/// Everything is started through `setpriv`, so nothing works without it.
+pub fn check_setpriv() -> Result<()> {
+    version_of(Path::new("setpriv"))
+        .map(drop)
+        .ok_or_else(|| not_installed(&UTIL_LINUX))
+}
+
 /// PostgreSQL's programs.
 #[derive(Clone, Debug)]
 pub struct PostgresPrograms {

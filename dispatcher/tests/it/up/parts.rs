@@ -1,7 +1,5 @@
-//! The private servers of `clawlink up`: real ones, started, crashed and started again.
+//! The private servers as functions: started, crashed and started again.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -11,26 +9,8 @@ use clawlink::up::data_dir::DataDir;
 use clawlink::up::s3::{BUCKET, REGION, S3Server};
 use clawlink::up::{postgres, redis, s3};
 use sqlx::{Connection, PgConnection};
-use tempfile::TempDir;
 
-/// A directory with a space in its name that the servers' users can enter.
-fn scratch() -> TempDir {
-    let dir = tempfile::Builder::new()
-        .prefix("clawlink up ")
-        .tempdir()
-        .expect("set up a test");
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711))
-        .expect("set up a test");
-    dir
-}
-
-fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path)
-        .expect("set up a test")
-        .permissions()
-        .mode()
-        & 0o777
-}
+use super::{mode, scratch};
 
 fn s3_client(server: &S3Server) -> aws_sdk_s3::Client {
     let keys = Credentials::new(
