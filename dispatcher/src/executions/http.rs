@@ -1,9 +1,367 @@
 //! The client API of executions.
 
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::{BufMut, BytesMut};
+use clawlink_shared::execution::Priority;
+use clawlink_shared::id::{ExecutionId, SessionId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::accept::{self, Accepted, Once};
+use super::cancel::{self, CancelOutcome};
+use super::request;
+use super::sse::{self, CancelOnDrop};
+use super::store::events::timestamp;
+use super::store::read::{self, Record};
+use super::wait::{self, Outlook};
 use crate::app::App;
-use crate::http::routes::Routes;
+use crate::auth::principal::Principal;
+use crate::error::{ApiError, ApiResult};
+use crate::http::extract::{Body, Path, Query, last_event_id, require_json, wants};
+use crate::http::routes::{Access, Routes};
+
+/// Longest `Idempotency-Key`, in bytes.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+/// Events of a JSON page where the request says nothing.
+const PAGE_EVENTS: i64 = 100;
+/// Most events of a JSON page.
+const MAX_PAGE_EVENTS: i64 = 1000;
+/// Bytes of a JSON page, exceeded by at most one event.
+const PAGE_BYTES: i64 = 1024 * 1024;
 
 /// What clients call.
 pub fn routes(app: &App) -> Routes {
     Routes::new(app)
+        .post("/execute", Access::Submit, execute)
+        .get("/executions/{id}", Access::Read, get)
+        .get("/executions/{id}/events", Access::Read, events)
+        .post("/executions/{id}/cancel", Access::Submit, cancel)
+}
+
+#[derive(Deserialize)]
+struct ExecuteQuery {
+    queue: Option<bool>,
+}
+
+/// The answer to clients that want JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Submitted {
+    execution_id: ExecutionId,
+    execution_uuid: Uuid,
+    session_id: SessionId,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<Outlook>,
+}
+
+/// `POST /execute`.
+async fn execute(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Query(query): Query<ExecuteQuery>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> ApiResult<Response> {
+    require_json(&headers)?;
+    let body = request::json(&body)?;
+    let once = once(&app, &headers, &body)?;
+    let request = request::parse(&body, &app.tuning)?;
+    drop(body);
+    let cancel_on_disconnect = request.cancel_on_disconnect;
+    let may_wait = query.queue.unwrap_or(true);
+    let accepted = Box::pin(accept::accept(&app, &principal, request, once, may_wait)).await?;
+    let (id, session) = (accepted.id, accepted.session);
+    let mut response = if wants(&headers, "application/json") {
+        submitted(&app, accepted).await
+    } else {
+        let guard = (cancel_on_disconnect && accepted.fresh.is_some())
+            .then(|| CancelOnDrop::new(&app, principal.workspace, id, principal.name()));
+        let (cursor, first) = match accepted.fresh {
+            Some(fresh) => (0, fresh.events),
+            None => (last_event_id(&headers, None)?.unwrap_or(0), Vec::new()),
+        };
+        sse::of_execution(&app, principal.workspace, id, cursor, first, guard)
+    };
+    let headers = response.headers_mut();
+    headers.insert("x-execution-id", HeaderValue::from(id.0));
+    let session = HeaderValue::from_str(&session.to_string()).expect("a UUID is ASCII");
+    headers.insert("x-session-id", session);
+    Ok(response)
+}
+
+fn once(app: &App, headers: &HeaderMap, body: &Value) -> ApiResult<Option<Once>> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| !key.is_empty() && key.len() <= MAX_IDEMPOTENCY_KEY)
+        .ok_or_else(|| {
+            ApiError::invalid(format!(
+                "Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters"
+            ))
+        })?;
+    Ok(Some(Once {
+        key: key.to_owned(),
+        body_mac: app.keys.body_mac(&request::canonical(body)),
+    }))
+}
+
+async fn submitted(app: &App, accepted: Accepted) -> Response {
+    let queue = match accepted.fresh {
+        Some(fresh) => Some(fresh.outlook),
+        None if accepted.state == clawlink_shared::execution::State::Pending => {
+            Some(wait::of_pending(app, accepted.id).await)
+        }
+        None => None,
+    };
+    let submitted = Submitted {
+        execution_id: accepted.id,
+        execution_uuid: accepted.uuid,
+        session_id: accepted.session,
+        status: accepted.state.as_str(),
+        queue,
+    };
+    let location = [(header::LOCATION, format!("/executions/{}", accepted.id))];
+    (StatusCode::ACCEPTED, location, Json(submitted)).into_response()
+}
+
+/// An execution as clients see it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Shown {
+    execution_id: ExecutionId,
+    execution_uuid: Uuid,
+    session_id: SessionId,
+    turn: i32,
+    provider: String,
+    priority: Option<Priority>,
+    status: &'static str,
+    attempt: i32,
+    last_seq: i64,
+    submitted_by: String,
+    created_at: String,
+    #[serde(flatten)]
+    rest: ShownLater,
+}
+
+/// What an execution gets on its way.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownLater {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<Outlook>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancel_requested_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ShownError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pr_url: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ShownError {
+    code: String,
+    message: Option<String>,
+}
+
+impl Shown {
+    /// As it stands; `queue` is for pending ones.
+    pub(crate) fn new(record: Record, queue: Option<Outlook>) -> Self {
+        let message = record.error_message;
+        Self {
+            execution_id: record.id,
+            execution_uuid: record.uuid,
+            session_id: record.session,
+            turn: record.turn,
+            provider: record.agent,
+            priority: Priority::from_i16(record.priority),
+            status: record.state.as_str(),
+            attempt: record.attempt,
+            last_seq: record.last_seq,
+            submitted_by: record.submitted_by,
+            created_at: timestamp(record.created_at),
+            rest: ShownLater {
+                queue,
+                worker_id: record.worker_id,
+                started_at: record.started_at.map(timestamp),
+                ended_at: record.ended_at.map(timestamp),
+                cancel_requested_at: record.cancel_requested_at.map(timestamp),
+                result: record.result,
+                usage: record.usage,
+                error: record.error_code.map(|code| ShownError { code, message }),
+                branch: record.branch,
+                commit_hash: record.commit_hash,
+                pr_url: record.pr_url,
+            },
+        }
+    }
+}
+
+async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Record> {
+    let missing = || {
+        ApiError::not_found(
+            "execution_not_found",
+            "this workspace has no such execution",
+        )
+    };
+    let name = id.parse().map_err(|()| missing())?;
+    let mut db = app.db.acquire().await?;
+    read::find(&mut db, principal.workspace, name)
+        .await?
+        .ok_or_else(missing)
+}
+
+/// `GET /executions/{id}`.
+async fn get(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Shown>> {
+    let record = find(&app, &principal, &id).await?;
+    let queue = match record.state {
+        clawlink_shared::execution::State::Pending => Some(wait::of_pending(&app, record.id).await),
+        _ => None,
+    };
+    Ok(Json(Shown::new(record, queue)))
+}
+
+#[derive(Deserialize)]
+struct EventsQuery {
+    after: Option<i64>,
+    limit: Option<i64>,
+}
+
+/// `GET /executions/{id}/events`: a stream, or a page for `Accept: application/json`.
+async fn events(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let record = find(&app, &principal, &id).await?;
+    let after = last_event_id(&headers, query.after)?.unwrap_or(0);
+    if !wants(&headers, "application/json") {
+        let workspace = principal.workspace;
+        return Ok(sse::of_execution(
+            &app,
+            workspace,
+            record.id,
+            after,
+            Vec::new(),
+            None,
+        ));
+    }
+    let limit = query.limit.unwrap_or(PAGE_EVENTS);
+    if !(1..=MAX_PAGE_EVENTS).contains(&limit) {
+        return Err(ApiError::invalid(format!(
+            "limit must be from 1 to {MAX_PAGE_EVENTS}"
+        )));
+    }
+    let mut db = app.db.acquire().await?;
+    let page = read::log_page(
+        &mut db,
+        principal.workspace,
+        record.id,
+        after,
+        limit,
+        PAGE_BYTES,
+    )
+    .await?
+    .unwrap_or_default();
+    Ok(page_of(&page))
+}
+
+/// `{events: […], nextAfter?}`, with the envelopes byte for byte.
+fn page_of(page: &read::LogPage) -> Response {
+    let mut body = BytesMut::from(&b"{\"events\":["[..]);
+    for (index, (_, payload)) in page.events.iter().enumerate() {
+        if index > 0 {
+            body.put_u8(b',');
+        }
+        body.put_slice(payload);
+    }
+    body.put_u8(b']');
+    if let Some((seq, _)) = page.events.last().filter(|_| page.has_more) {
+        body.put_slice(format!(",\"nextAfter\":{seq}").as_bytes());
+    }
+    body.put_u8(b'}');
+    ([(header::CONTENT_TYPE, "application/json")], body.freeze()).into_response()
+}
+
+#[derive(Deserialize, Default)]
+struct CancelBody {
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cancelling {
+    execution_id: ExecutionId,
+    execution_uuid: Uuid,
+    status: &'static str,
+}
+
+/// `POST /executions/{id}/cancel`.
+async fn cancel(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> ApiResult<Response> {
+    let record = find(&app, &principal, &id).await?;
+    let reason = reason(&body)?;
+    let by = principal.name();
+    match cancel::request(&app, principal.workspace, record.id, &by, &reason).await? {
+        CancelOutcome::Requested => {
+            let body = Cancelling {
+                execution_id: record.id,
+                execution_uuid: record.uuid,
+                status: "cancelling",
+            };
+            Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+        }
+        CancelOutcome::AlreadyEnded => Err(ApiError::conflict(
+            "already_ended",
+            "the execution has ended; it can no longer be cancelled",
+        )),
+    }
+}
+
+/// The optional `{reason}` of a cancel request; old clients send no body at all.
+fn reason(body: &[u8]) -> ApiResult<String> {
+    const MAX_REASON: usize = 1000;
+    if body.trim_ascii().is_empty() {
+        return Ok("requested".to_owned());
+    }
+    let body: CancelBody = serde_json::from_slice(body)
+        .map_err(|error| ApiError::invalid(format!("the body is not as expected: {error}")))?;
+    match body.reason {
+        Some(reason) if reason.len() > MAX_REASON || reason.contains('\0') => Err(
+            ApiError::invalid(format!("reason must be text of at most {MAX_REASON} bytes")),
+        ),
+        Some(reason) if !reason.is_empty() => Ok(reason),
+        _ => Ok("requested".to_owned()),
+    }
 }

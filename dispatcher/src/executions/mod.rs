@@ -1,9 +1,10 @@
 //! Executions: submitted by clients, queued, run by workers, followed as streams.
 
-pub mod accept;
+pub(crate) mod accept;
 pub mod cancel;
 pub mod control;
 pub mod http;
+mod plan;
 pub mod queue;
 pub mod request;
 pub mod sse;

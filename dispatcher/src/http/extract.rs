@@ -96,3 +96,37 @@ pub async fn read(request: Request, limit: usize) -> ApiResult<Bytes> {
         ))),
     }
 }
+
+/// Whether the client wants this media type and would take neither an event stream nor
+/// anything: HTTP libraries of older clients send `application/json, */*` and read a stream.
+pub fn wants(headers: &HeaderMap, media_type: &str) -> bool {
+    let names = |wanted: &str| {
+        headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|range| range.split(';').next())
+            .any(|range| range.trim().eq_ignore_ascii_case(wanted))
+    };
+    names(media_type) && !names("text/event-stream") && !names("*/*")
+}
+
+/// Where a stream is to be resumed: `Last-Event-ID`, else the given `?after=`. 400 unless it
+/// is a number that a stream has sent.
+pub fn last_event_id(headers: &HeaderMap, after: Option<i64>) -> ApiResult<Option<i64>> {
+    let seq = match headers.get("last-event-id") {
+        None => after,
+        Some(value) => {
+            let seq = value
+                .to_str()
+                .ok()
+                .and_then(|text| text.trim().parse().ok());
+            Some(seq.ok_or_else(|| ApiError::invalid("Last-Event-ID must be a number"))?)
+        }
+    };
+    match seq {
+        Some(..0) => Err(ApiError::invalid("streams begin after 0")),
+        seq => Ok(seq),
+    }
+}

@@ -1,1 +1,0 @@
-//! The body of `POST /execute`: all faults are found at once.

@@ -1,0 +1,81 @@
+//! Credentials in a request: raw, as JSON, or taken from the installation's settings.
+
+use clawlink_shared::secret::Secret;
+use serde_json::Value;
+
+use super::fields::{Faults, Fields, text};
+use crate::config::Tuning;
+
+/// Longest agent credential, in bytes.
+const MAX_CREDENTIAL: usize = 64 * 1024;
+/// Longest git token, in bytes.
+const MAX_TOKEN: usize = 4096;
+/// Instead of a credential: the one that the operator configured.
+const FROM_ENV: &str = "FROM_ENV";
+const NO_SECRETS: &str = "workspace secrets are not available yet; send the value itself";
+
+/// `codingAssistantAuthentication`: a raw key, JSON as text, or the JSON itself.
+pub(super) fn agent(body: &mut Fields, tuning: &Tuning, faults: &mut Faults) -> Option<Secret> {
+    const KEY: &str = "codingAssistantAuthentication";
+    let value = body.get(KEY)?;
+    match value {
+        Value::Object(map) if map.contains_key("secret") => {
+            faults.add(KEY, NO_SECRETS);
+            None
+        }
+        Value::Object(map) if !map.is_empty() => {
+            let json = value.to_string();
+            if json.len() > MAX_CREDENTIAL {
+                faults.add(
+                    KEY,
+                    format!("must not be longer than {MAX_CREDENTIAL} bytes"),
+                );
+                return None;
+            }
+            Some(Secret::new(json))
+        }
+        Value::String(_) => {
+            let text = text(value, KEY, MAX_CREDENTIAL, faults)?;
+            configured(text, tuning.default_agent_credential.as_ref(), KEY, faults)
+        }
+        _ => {
+            faults.add(KEY, "must be a key, or an object such as {\"apiKey\": …}");
+            None
+        }
+    }
+}
+
+/// `github.accessToken`.
+pub(super) fn git_token(
+    github: &mut Fields,
+    tuning: &Tuning,
+    faults: &mut Faults,
+) -> Option<Secret> {
+    let path = github.path("accessToken");
+    let value = github.get("accessToken")?;
+    if value.get("secret").is_some() {
+        faults.add(path, NO_SECRETS);
+        return None;
+    }
+    let token = text(value, &path, MAX_TOKEN, faults)?;
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        faults.add(path, "must consist of visible ASCII characters");
+        return None;
+    }
+    configured(token, tuning.default_git_token.as_ref(), &path, faults)
+}
+
+fn configured(
+    text: &str,
+    default: Option<&Secret>,
+    path: &str,
+    faults: &mut Faults,
+) -> Option<Secret> {
+    if text != FROM_ENV {
+        return Some(Secret::new(text));
+    }
+    if default.is_none() {
+        faults.add(path, "is FROM_ENV, but the operator configured no default");
+    }
+    default.cloned()
+}

@@ -1,0 +1,165 @@
+//! `providerOptions`: what a client may tune about the agent.
+
+use std::collections::BTreeMap;
+
+use clawlink_shared::execution::{AgentOptions, PermissionMode};
+use serde_json::Value;
+
+use super::fields::{Faults, Fields};
+use crate::config::Tuning;
+
+/// Longest model name, in bytes.
+const MAX_MODEL: usize = 200;
+/// Most turns of the agent's own loop.
+const MAX_TURNS: u64 = 10_000;
+/// Most additional variables.
+const MAX_VARIABLES: usize = 100;
+/// Longest name of one, in bytes.
+const MAX_NAME: usize = 128;
+/// Longest value of one, in bytes.
+const MAX_VALUE: usize = 32 * 1024;
+
+/// Variables that the worker sets itself, or that change what programs load.
+const RESERVED: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PWD",
+    "TMPDIR",
+    "IFS",
+    "ENV",
+    "BASH_ENV",
+    "CLAUDE_CONFIG_DIR",
+];
+/// Beginnings of more of them.
+const RESERVED_PREFIXES: &[&str] = &["LD_", "DYLD_", "CLAWLINK_", "XDG_"];
+
+pub(super) fn read(body: &mut Fields, tuning: &Tuning, faults: &mut Faults) -> AgentOptions {
+    let Some(mut options) = body.object("providerOptions", faults) else {
+        return AgentOptions::default();
+    };
+    let read = AgentOptions {
+        model: model(&mut options, faults),
+        permission_mode: permission_mode(&mut options, faults),
+        max_turns: options
+            .whole("maxTurns", 1..=MAX_TURNS, faults)
+            .and_then(|turns| u32::try_from(turns).ok()),
+        max_budget_usd: budget(&mut options, faults),
+        timeout_seconds: options.whole("timeoutSeconds", 1..=tuning.max_timeout_seconds, faults),
+        env: env(&mut options, faults),
+    };
+    options.finish(faults);
+    read
+}
+
+/// It becomes an argument of the agent's program, so it must not look like a flag.
+fn model(options: &mut Fields, faults: &mut Faults) -> Option<String> {
+    let model = options.text("model", MAX_MODEL, faults)?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@[]+-".contains(&byte);
+    if model.starts_with('-') || !model.bytes().all(allowed) {
+        let message = "must consist of letters, digits and ._:/@[]+-, and not begin with a dash";
+        faults.add(options.path("model"), message);
+        return None;
+    }
+    Some(model.to_owned())
+}
+
+fn permission_mode(options: &mut Fields, faults: &mut Faults) -> PermissionMode {
+    let modes = [
+        ("bypassPermissions", PermissionMode::BypassPermissions),
+        ("default", PermissionMode::Default),
+        ("plan", PermissionMode::Plan),
+    ];
+    let mode = options.choice("permissionMode", &modes, faults);
+    let skip = options.flag("skipPermissions", faults);
+    let old = skip.map(|skip| match skip {
+        true => PermissionMode::BypassPermissions,
+        false => PermissionMode::Default,
+    });
+    match (mode, skip) {
+        (Some(PermissionMode::BypassPermissions), Some(false))
+        | (Some(PermissionMode::Default | PermissionMode::Plan), Some(true)) => faults.add(
+            options.path("skipPermissions"),
+            "contradicts permissionMode; send only one of them",
+        ),
+        _ => {}
+    }
+    mode.or(old).unwrap_or_default()
+}
+
+fn budget(options: &mut Fields, faults: &mut Faults) -> Option<f64> {
+    let budget = options
+        .get("maxBudgetUsd")?
+        .as_f64()
+        .filter(|budget| budget.is_finite() && *budget >= 0.0);
+    if budget.is_none() {
+        let message = "must be a number of US dollars, not negative";
+        faults.add(options.path("maxBudgetUsd"), message);
+    }
+    budget
+}
+
+fn env(options: &mut Fields, faults: &mut Faults) -> BTreeMap<String, String> {
+    let path = options.path("env");
+    let mut env = BTreeMap::new();
+    let variables = match options.get("env") {
+        None => return env,
+        Some(Value::Object(variables)) => variables,
+        Some(_) => {
+            faults.add(path, "must be an object of strings");
+            return env;
+        }
+    };
+    if variables.len() > MAX_VARIABLES {
+        faults.add(
+            path,
+            format!("must not have more than {MAX_VARIABLES} variables"),
+        );
+        return env;
+    }
+    let shown = |name: &str| {
+        format!(
+            "{path}.{}",
+            name.escape_debug().take(60).collect::<String>()
+        )
+    };
+    for (name, value) in variables {
+        let fault = name_fault(name).or(match value {
+            Value::String(value) if value.len() <= MAX_VALUE => None,
+            Value::String(_) => Some(format!("must not be longer than {MAX_VALUE} bytes")),
+            _ => Some("must be a string".to_owned()),
+        });
+        match (fault, value) {
+            (Some(fault), _) => faults.add(shown(name), fault),
+            (None, Value::String(value)) => {
+                env.insert(name.clone(), value.clone());
+            }
+            (None, _) => {}
+        }
+    }
+    env
+}
+
+fn name_fault(name: &str) -> Option<String> {
+    let valid = name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !valid {
+        return Some("is not a variable's name: [A-Za-z_][A-Za-z0-9_]*".to_owned());
+    }
+    let reserved = RESERVED.contains(&name)
+        || RESERVED_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+    reserved.then(|| {
+        format!(
+            "is reserved, as are {} and names that begin with {}",
+            RESERVED.join(", "),
+            RESERVED_PREFIXES.join(", ")
+        )
+    })
+}
