@@ -20,6 +20,7 @@ pub mod bus;
 pub mod outbox;
 pub mod secrets;
 
+pub mod bench;
 pub mod serve;
 pub mod up;
 

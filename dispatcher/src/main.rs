@@ -8,8 +8,9 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clawlink::app::App;
 use clawlink::auth::principal::KeyRole;
+use clawlink::bench::args::BenchArgs;
 use clawlink::config::{self, Listen, Settings, UpSettings};
-use clawlink::{MIGRATOR, auth, serve, up, workspaces};
+use clawlink::{MIGRATOR, auth, bench, serve, up, workspaces};
 use clawlink_shared::shutdown::Shutdown;
 use clawlink_shared::telemetry::{self, LogArgs};
 
@@ -59,6 +60,12 @@ enum Command {
         /// The command and its arguments.
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
+    },
+    /// Measures an install that runs: latencies, executions per second, memory, and beside them
+    /// the limits of its machine.
+    Bench {
+        #[command(flatten)]
+        args: Box<BenchArgs>,
     },
     /// Operator's tasks on the database.
     Admin {
@@ -138,6 +145,15 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 .await
                 .context("connect to Postgres")?;
             MIGRATOR.run(&db).await.context("apply migrations")?;
+        }
+        Command::Bench { args } => {
+            let json = args.json;
+            let report = Box::pin(bench::run(*args)).await?;
+            say(&if json {
+                report.to_json()?
+            } else {
+                report.to_text()
+            });
         }
         Command::Admin {
             task:
