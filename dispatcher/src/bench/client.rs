@@ -121,7 +121,10 @@ impl Client {
     }
 
     /// Submits a `shell` script and follows it.
-    pub(super) async fn submit_and_follow(&self, script: &str) -> anyhow::Result<(Accepted, Events)> {
+    pub(super) async fn submit_and_follow(
+        &self,
+        script: &str,
+    ) -> anyhow::Result<(Accepted, Events)> {
         let request = self.execute(script).header("accept", "text/event-stream");
         let response = open(request).await.context("submit")?;
         let accepted = Accepted {

@@ -99,7 +99,11 @@ impl Worker {
     }
 
     /// Sends one batch of events with these fields.
-    pub(super) async fn events(&self, held: &mut Held, all: &[impl Serialize]) -> anyhow::Result<()> {
+    pub(super) async fn events(
+        &self,
+        held: &mut Held,
+        all: &[impl Serialize],
+    ) -> anyhow::Result<()> {
         let mut body = Vec::new();
         for fields in all {
             held.last_n += 1;
