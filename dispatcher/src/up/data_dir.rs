@@ -49,7 +49,7 @@ impl DataDir {
         let here = Path::new(DEFAULT_DATA_DIR);
         let closed = rustix::process::geteuid().is_root()
             && !here.exists()
-            && !Identity::worker().can_enter(Path::new("."));
+            && check_enterable(here).is_err();
         if closed {
             return PathBuf::from(ROOT_DATA_DIR);
         }
@@ -60,6 +60,9 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self> {
         check_setpriv()?;
         let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            check_enterable(path)?;
+        }
         if !path.exists() {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -86,13 +89,6 @@ impl DataDir {
             Err(TryLockError::Error(error)) => {
                 return Err(error).context("lock data directory");
             }
-        }
-        if is_root && !Identity::worker().can_enter(&root) {
-            bail!(
-                "as root, clawlink runs its parts under unprivileged users, and these cannot enter \
-                 {}: use a directory that every user can enter, such as --data-dir {ROOT_DATA_DIR}",
-                root.display()
-            );
         }
         Ok(Self {
             root,
@@ -170,6 +166,21 @@ impl DataDir {
         write_private(&file, &port.to_string())?;
         Ok(port)
     }
+}
+
+/// As root: whether the users of the parts can enter the directory, or the one it is to be made in.
+fn check_enterable(path: &Path) -> Result<()> {
+    let absolute = std::path::absolute(path).context("resolve data directory")?;
+    let existing = absolute.ancestors().find(|dir| dir.exists());
+    let existing = existing.context("find an existing directory")?;
+    let existing = existing.canonicalize().context("resolve data directory")?;
+    ensure!(
+        Identity::worker().can_enter(&existing),
+        "as root, clawlink runs its parts under unprivileged users, and these cannot enter {}: \
+         use a directory that every user can enter, such as --data-dir {ROOT_DATA_DIR}",
+        existing.display()
+    );
+    Ok(())
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
