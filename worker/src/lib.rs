@@ -12,6 +12,7 @@ pub mod events;
 pub mod exit;
 pub mod lease;
 pub mod persist;
+pub mod push;
 pub mod redact;
 pub mod report;
 pub mod workspace;

@@ -6,4 +6,5 @@
 //! <root>/session-{uuid}/tmp    scratch, never archived
 //! ```
 
+pub mod git;
 pub mod root;

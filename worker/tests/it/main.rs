@@ -10,5 +10,6 @@ mod agents;
 mod archive;
 mod claude_parse;
 mod claude_run;
+mod git;
 mod redact;
 mod sandbox;

@@ -1,0 +1,396 @@
+//! The two git phases of an execution, told as events: obtaining the repository before the
+//! agent runs, and delivering its work afterwards.
+//!
+//! A push is never begun without a freshly confirmed lease, and once begun it is finished.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clawlink_shared::control::{CommitAuthor, Failure};
+use clawlink_shared::event::EventType;
+use clawlink_shared::execution::{ErrorCode, Repository};
+use clawlink_shared::id::SessionId;
+use clawlink_shared::prompt::{PromptPart, text_of};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::events::EventSink;
+use crate::workspace::git::{
+    self, CloneRequest, CommitOutcome, CommitRequest, GitAccess, Progress, Pushed,
+};
+
+/// The longest first line of a commit message, in characters.
+const MAX_SUBJECT: usize = 72;
+
+/// Between two progress events of one transfer.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// What to obtain.
+#[derive(Debug, Clone)]
+pub struct Obtain {
+    /// From the stored request.
+    pub repository: Repository,
+    /// The working tree to make.
+    pub work: PathBuf,
+    /// The branch to create; absent if nothing will be committed.
+    pub working_branch: Option<String>,
+    /// Bound of the pack and of the working tree.
+    pub max_bytes: u64,
+    /// Bound of the files in the working tree.
+    pub max_files: u64,
+}
+
+/// Clones, and creates the working branch. Emits `message`, `github_pull_progress` and
+/// `branch_created`.
+pub async fn obtain_repository(
+    access: GitAccess,
+    obtain: Obtain,
+    events: &EventSink,
+    cancel: &CancellationToken,
+) -> Result<(), Failure> {
+    let url = obtain.repository.url.clone();
+    events.message(format!("Pulling repository: {url}")).await;
+    let (sink, cancel) = (events.clone(), cancel.clone());
+    let (cloned, obtain) = blocking(move || {
+        let request = CloneRequest {
+            repository: &obtain.repository,
+            into: &obtain.work,
+            max_bytes: obtain.max_bytes,
+            max_files: obtain.max_files,
+        };
+        let cloned = git::clone(&access, request, &cancel, &mut reporter(&sink))?;
+        if let Some(branch) = &obtain.working_branch {
+            git::start_branch(&obtain.work, branch)?;
+        }
+        Ok((cloned, obtain))
+    })
+    .await?;
+    for note in &cloned.notes {
+        events.message(note.as_str()).await;
+    }
+    let done = PullProgress {
+        message: Some(format!("Repository is ready on branch {}", cloned.branch)),
+        target_path: Some(obtain.work),
+        ..PullProgress::of("completed")
+    };
+    events
+        .emit(EventType::GithubPullProgress, &Data { data: done })
+        .await;
+    if let Some(branch) = obtain.working_branch {
+        let created = BranchCreated {
+            message: format!("Created branch {branch} from {}", cloned.branch),
+            branch_name: branch,
+            base_branch: cloned.branch,
+        };
+        events.emit(EventType::BranchCreated, &created).await;
+    }
+    Ok(())
+}
+
+/// What to deliver.
+#[derive(Debug, Clone)]
+pub struct Deliver {
+    /// The working tree.
+    pub work: PathBuf,
+    /// A directory outside of the agent's reach.
+    pub tmp: PathBuf,
+    /// The session's branch.
+    pub branch: String,
+    /// What was asked; its first line becomes the commit's subject.
+    pub prompt: Vec<PromptPart>,
+    /// Author and committer.
+    pub author: CommitAuthor,
+    /// The execution's UUID, for a trailer.
+    pub execution: Uuid,
+    /// The session, for a trailer.
+    pub session: SessionId,
+}
+
+/// What became of the work.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// The branch, if it has a commit of this session.
+    pub branch: Option<String>,
+    /// Its tip, 40 hex digits.
+    pub commit_hash: Option<String>,
+    /// Whether the git host has that tip.
+    pub pushed: bool,
+    /// Why not, always `push_failed` or what `confirm_lease` answered.
+    pub failure: Option<Failure>,
+}
+
+/// Commits what is left and pushes what the remote lacks, also from earlier turns. Emits
+/// `commit_progress` and `message`. `confirm_lease` is asked directly before the push.
+pub async fn deliver(
+    access: GitAccess,
+    deliver: Deliver,
+    events: &EventSink,
+    cancel: &CancellationToken,
+    confirm_lease: impl AsyncFnOnce() -> Result<(), Failure>,
+) -> Delivered {
+    let stages = Stages {
+        events,
+        branch: &deliver.branch,
+    };
+    let mut delivered = Delivered::default();
+    let outcome = deliver_in_stages(
+        &access,
+        &deliver,
+        &stages,
+        cancel,
+        confirm_lease,
+        &mut delivered,
+    );
+    if let Err(failure) = outcome.await {
+        let stage = Stage {
+            error: Some(&failure.message),
+            commit_hash: delivered.commit_hash.as_deref(),
+            ..stages.stage(
+                "push_failed",
+                "The work could not be pushed; it stays in the session",
+            )
+        };
+        stages.emit(stage).await;
+        delivered.failure = Some(failure);
+    }
+    stages.say("completed", "Done with commit and push").await;
+    delivered
+}
+
+async fn deliver_in_stages(
+    access: &GitAccess,
+    deliver: &Deliver,
+    stages: &Stages<'_>,
+    cancel: &CancellationToken,
+    confirm_lease: impl AsyncFnOnce() -> Result<(), Failure>,
+    delivered: &mut Delivered,
+) -> Result<(), Failure> {
+    stages.say("analyzing", "Looking for changes").await;
+    let message = commit_message(&deliver.prompt, deliver.execution, deliver.session);
+    let outcome = commit(deliver.clone(), message.clone()).await?;
+    for note in &outcome.notes {
+        stages.events.message(note.as_str()).await;
+    }
+    let Some(tip) = outcome.tip.filter(|_| outcome.unpushed) else {
+        stages
+            .say("nothing_to_commit", "There is nothing to commit")
+            .await;
+        return Ok(());
+    };
+    delivered.branch = Some(deliver.branch.clone());
+    delivered.commit_hash = Some(tip.clone());
+    if outcome.committed {
+        stages
+            .say("creating_branch", "Using the session's branch")
+            .await;
+        stages
+            .say("generating_message", "Writing the commit message")
+            .await;
+        stages.say("committing", "Committing the changes").await;
+    }
+    let committed = Stage {
+        commit_message: outcome.committed.then_some(message.as_str()),
+        commit_hash: Some(&tip),
+        ..stages.stage(
+            "committed",
+            match outcome.committed {
+                true => "Committed the changes",
+                false => "The branch has commits that are not pushed yet",
+            },
+        )
+    };
+    stages.emit(committed).await;
+    confirm_lease().await?;
+    stages.say("pushing", "Pushing the branch").await;
+    push(access.clone(), deliver.clone(), cancel.clone()).await?;
+    delivered.pushed = true;
+    let pushed = Stage {
+        commit_hash: Some(&tip),
+        ..stages.stage("pushed", "Pushed the branch")
+    };
+    stages.emit(pushed).await;
+    Ok(())
+}
+
+async fn commit(deliver: Deliver, message: String) -> Result<CommitOutcome, Failure> {
+    blocking(move || {
+        git::commit_all(CommitRequest {
+            work: &deliver.work,
+            tmp: &deliver.tmp,
+            branch: &deliver.branch,
+            message: &message,
+            author: &deliver.author,
+        })
+    })
+    .await
+}
+
+async fn push(
+    access: GitAccess,
+    deliver: Deliver,
+    cancel: CancellationToken,
+) -> Result<Pushed, Failure> {
+    blocking(move || {
+        git::push(
+            &access,
+            &deliver.work,
+            &deliver.tmp,
+            &deliver.branch,
+            &cancel,
+        )
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        Err(Failure::new(
+            ErrorCode::InternalError,
+            format!("run git: {error}"),
+        ))
+    })
+}
+
+/// The request's first line, cut to [`MAX_SUBJECT`] characters, and the trailers.
+fn commit_message(prompt: &[PromptPart], execution: Uuid, session: SessionId) -> String {
+    let text = text_of(prompt);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let line: String = line
+        .unwrap_or("Apply the requested changes")
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect();
+    let subject = match line.chars().count() {
+        0..=MAX_SUBJECT => line,
+        _ => {
+            let cut: String = line.chars().take(MAX_SUBJECT - 1).collect();
+            format!("{}…", cut.trim_end())
+        }
+    };
+    format!("{subject}\n\nClawlink-Execution: {execution}\nClawlink-Session: {session}\n")
+}
+
+/// Turns progress into events, not too many of them.
+fn reporter(events: &EventSink) -> impl FnMut(Progress) + '_ {
+    let mut last: Option<Instant> = None;
+    move |progress| {
+        let data = match progress {
+            Progress::Message(message) => PullProgress {
+                message: Some(message),
+                ..PullProgress::of("message")
+            },
+            Progress::Objects {
+                received,
+                total,
+                bytes,
+            } => {
+                let is_last = received == total;
+                if !is_last && last.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
+                    return;
+                }
+                last = Some(Instant::now());
+                PullProgress {
+                    message: Some(format!("Received {received} of {total} objects")),
+                    received_objects: Some(received),
+                    total_objects: Some(total),
+                    received_bytes: Some(bytes),
+                    ..PullProgress::of("progress")
+                }
+            }
+        };
+        events.emit_blocking(EventType::GithubPullProgress, &Data { data });
+    }
+}
+
+#[derive(Serialize)]
+struct Data<T> {
+    data: T,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PullProgress {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_objects: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_objects: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_path: Option<PathBuf>,
+}
+
+impl PullProgress {
+    fn of(kind: &'static str) -> Self {
+        Self {
+            kind,
+            message: None,
+            received_objects: None,
+            total_objects: None,
+            received_bytes: None,
+            target_path: None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BranchCreated {
+    branch_name: String,
+    base_branch: String,
+    message: String,
+}
+
+/// Where `commit_progress` events go.
+struct Stages<'a> {
+    events: &'a EventSink,
+    branch: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Stage<'a> {
+    stage: &'static str,
+    message: &'a str,
+    branch: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit_message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit_hash: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl<'a> Stages<'a> {
+    fn stage(&self, stage: &'static str, message: &'a str) -> Stage<'a> {
+        Stage {
+            stage,
+            message,
+            branch: self.branch,
+            commit_message: None,
+            commit_hash: None,
+            error: None,
+        }
+    }
+
+    async fn emit(&self, stage: Stage<'_>) {
+        self.events.emit(EventType::CommitProgress, &stage).await;
+    }
+
+    async fn say(&self, stage: &'static str, message: &str) {
+        let stage = Stages {
+            events: self.events,
+            branch: self.branch,
+        }
+        .stage(stage, message);
+        self.events.emit(EventType::CommitProgress, &stage).await;
+    }
+}

@@ -1,0 +1,358 @@
+//! Requests to a git host.
+//!
+//! A token goes only to the scheme, host and port of the repository it was given for, also
+//! across redirects. Proxies of the environment are not used. Every wait is bounded, and a
+//! cancellation token ends each of them at once.
+
+use std::error::Error;
+use std::future::Future;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf as _, Bytes};
+use clawlink_shared::control::Failure;
+use clawlink_shared::execution::ErrorCode;
+use clawlink_shared::secret::Secret;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{Client, Response, StatusCode, Url};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::address::{self, Checked, RefusedAddress};
+use super::{broken, host_words, stopped};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a host may take to begin its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The same for a push, whose body must first be sent and checked by hooks.
+const PUSH_ANSWER_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// How long a host may be silent within an answer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+const MAX_REDIRECTS: usize = 4;
+
+/// Some hosts serve git only to programs that call themselves so.
+const USER_AGENT: &str = concat!("git/2.47.0 (clawlink/", env!("CARGO_PKG_VERSION"), ")");
+
+/// Fetching or pushing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    UploadPack,
+    ReceivePack,
+}
+
+impl Service {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::UploadPack => "git-upload-pack",
+            Self::ReceivePack => "git-receive-pack",
+        }
+    }
+}
+
+/// The right to one repository: its URL from the stored request, the token that came with
+/// it, and the rules about addresses.
+#[derive(Debug, Clone)]
+pub struct GitAccess {
+    url: Url,
+    token: Option<Secret>,
+    allow_private_hosts: bool,
+    client: Client,
+    runtime: Handle,
+}
+
+impl GitAccess {
+    /// Checks `url`; must be called within a tokio runtime.
+    pub fn new(
+        url: &str,
+        token: Option<Secret>,
+        allow_private_hosts: bool,
+    ) -> Result<Self, Failure> {
+        let url = address::parse(url, allow_private_hosts)?;
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(USER_AGENT)
+            .dns_resolver(Checked {
+                allow_private_hosts,
+            })
+            .build()
+            .map_err(|error| broken("prepare the HTTP client", error))?;
+        Ok(Self {
+            url,
+            token,
+            allow_private_hosts,
+            client,
+            runtime: Handle::current(),
+        })
+    }
+
+    /// The repository's URL.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Reads another repository's URL, which may be relative to `parent`, under the same rules.
+    pub(super) fn check(&self, parent: &Url, text: &str) -> Result<Url, Failure> {
+        if text.starts_with("./") || text.starts_with("../") {
+            let mut base = parent.clone();
+            let path = format!("{}/", base.path().trim_end_matches('/'));
+            base.set_path(&path);
+            let joined = base
+                .join(text)
+                .map_err(|error| Failure::new(ErrorCode::ValidationError, error.to_string()))?;
+            return address::parse(joined.as_str(), self.allow_private_hosts);
+        }
+        address::parse(text, self.allow_private_hosts)
+    }
+
+    fn credential(&self, target: &Url) -> Option<HeaderValue> {
+        let token = self.token.as_ref()?;
+        if !address::same_origin(&self.url, target) {
+            return None;
+        }
+        let pair = STANDARD.encode(format!("x-access-token:{}", token.expose()));
+        let mut value = HeaderValue::from_str(&format!("Basic {pair}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// A conversation with one repository.
+#[derive(Debug)]
+pub(super) struct Conversation<'a> {
+    access: &'a GitAccess,
+    base: Url,
+    service: Service,
+    cancel: &'a CancellationToken,
+}
+
+impl<'a> Conversation<'a> {
+    /// Asks what the repository has; follows redirects, each target checked again.
+    pub(super) fn open(
+        access: &'a GitAccess,
+        url: &Url,
+        service: Service,
+        cancel: &'a CancellationToken,
+    ) -> Result<(Self, Body<'a>), Failure> {
+        let suffix = format!("/info/refs?service={}", service.name());
+        let mut target = format!("{}{suffix}", url.as_str().trim_end_matches('/'));
+        for _ in 0..=MAX_REDIRECTS {
+            let at = Url::parse(&target).map_err(|error| broken("build the git URL", error))?;
+            let request = access.client.get(at.clone());
+            let response = send(access, request, &at, ANSWER_TIMEOUT, cancel)?;
+            if !response.status().is_redirection() {
+                let base = target.strip_suffix(&suffix).unwrap_or(&target);
+                let conversation = Self {
+                    access,
+                    base: Url::parse(base).map_err(|error| broken("read the git URL", error))?,
+                    service,
+                    cancel,
+                };
+                let body = conversation.body(response)?;
+                return Ok((conversation, body));
+            }
+            target = redirect(access, &at, &response, &suffix)?;
+        }
+        Err(Failure::new(
+            ErrorCode::RepoNotFound,
+            "the git host redirects too often; use the repository's final URL",
+        ))
+    }
+
+    /// Sends the request of the service; `length` is the body's size in bytes.
+    pub(super) fn post(&self, body: reqwest::Body, length: u64) -> Result<Body<'a>, Failure> {
+        let name = self.service.name();
+        let url = format!("{}/{name}", self.base.as_str().trim_end_matches('/'));
+        let url = Url::parse(&url).map_err(|error| broken("build the git URL", error))?;
+        let request = self
+            .access
+            .client
+            .post(url.clone())
+            .header(CONTENT_TYPE, format!("application/x-{name}-request"))
+            .header(ACCEPT, format!("application/x-{name}-result"))
+            .header(CONTENT_LENGTH, length)
+            .body(body);
+        let timeout = match self.service {
+            Service::UploadPack => ANSWER_TIMEOUT,
+            Service::ReceivePack => PUSH_ANSWER_TIMEOUT,
+        };
+        let response = send(self.access, request, &url, timeout, self.cancel)?;
+        self.body(response)
+    }
+
+    fn body(&self, response: Response) -> Result<Body<'a>, Failure> {
+        let status = response.status();
+        let mut body = Body {
+            response,
+            chunk: Bytes::new(),
+            runtime: self.access.runtime.clone(),
+            cancel: self.cancel,
+        };
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+        Err(refusal(status, &body.words(), self.access.token.is_some()))
+    }
+}
+
+/// The answer of a git host, read by blocking.
+#[derive(Debug)]
+pub(super) struct Body<'a> {
+    response: Response,
+    chunk: Bytes,
+    runtime: Handle,
+    cancel: &'a CancellationToken,
+}
+
+impl Body<'_> {
+    /// The beginning of an error page, if it is meant for people who use git.
+    fn words(&mut self) -> String {
+        let is_text = self
+            .response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.starts_with("text/plain"));
+        let mut text = Vec::new();
+        if is_text {
+            // Only a decoration of the failure that is being reported anyway.
+            let _incomplete = self
+                .by_ref()
+                .take(super::MAX_HOST_WORDS as u64)
+                .read_to_end(&mut text);
+        }
+        host_words(&String::from_utf8_lossy(&text))
+    }
+}
+
+impl Read for Body<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            let next = wait(
+                &self.runtime,
+                self.cancel,
+                IDLE_TIMEOUT,
+                self.response.chunk(),
+            );
+            match next.map_err(|failure| io::Error::other(failure.message))? {
+                Ok(Some(chunk)) => self.chunk = chunk,
+                Ok(None) => return Ok(0),
+                Err(error) => return Err(io::Error::other(error.without_url())),
+            }
+        }
+        let count = into.len().min(self.chunk.len());
+        self.chunk.copy_to_slice(&mut into[..count]);
+        Ok(count)
+    }
+}
+
+fn send(
+    access: &GitAccess,
+    request: reqwest::RequestBuilder,
+    url: &Url,
+    timeout: Duration,
+    cancel: &CancellationToken,
+) -> Result<Response, Failure> {
+    let request = match access.credential(url) {
+        Some(credential) => request.header(AUTHORIZATION, credential),
+        None => request,
+    };
+    wait(&access.runtime, cancel, timeout, request.send())?
+        .map_err(|error| unreachable_host(url, &error))
+}
+
+/// Blocks until `work` is done, `cancel` is cancelled or `timeout` has passed.
+fn wait<T>(
+    runtime: &Handle,
+    cancel: &CancellationToken,
+    timeout: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(stopped()),
+            done = tokio::time::timeout(timeout, work) => done.map_err(|_| {
+                broken("talk to the git host", format_args!("silent for {} s", timeout.as_secs()))
+            }),
+        }
+    })
+}
+
+fn redirect(
+    access: &GitAccess,
+    from: &Url,
+    response: &Response,
+    suffix: &str,
+) -> Result<String, Failure> {
+    let next = response
+        .headers()
+        .get(LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|location| from.join(location).ok());
+    let base = next
+        .as_ref()
+        .and_then(|next| next.as_str().strip_suffix(suffix));
+    let Some(base) = base else {
+        return Err(Failure::new(
+            ErrorCode::RepoNotFound,
+            "the git host redirects to something that is not a repository",
+        ));
+    };
+    address::parse(base, access.allow_private_hosts)?;
+    Ok(format!("{base}{suffix}"))
+}
+
+fn unreachable_host(url: &Url, error: &reqwest::Error) -> Failure {
+    let host = url.host_str().unwrap_or("the git host");
+    let mut source = error.source();
+    let mut last = None;
+    while let Some(cause) = source {
+        if let Some(refused) = cause.downcast_ref::<RefusedAddress>() {
+            return Failure::new(
+                ErrorCode::ValidationError,
+                format!("{host} cannot be used: {refused}"),
+            );
+        }
+        last = Some(cause);
+        source = cause.source();
+    }
+    let why = last.map_or_else(|| "no connection".to_owned(), ToString::to_string);
+    let code = if error.is_connect() {
+        ErrorCode::RepoNotFound
+    } else {
+        ErrorCode::InternalError
+    };
+    Failure::new(code, format!("cannot reach {host}: {why}"))
+}
+
+fn refusal(status: StatusCode, words: &str, with_token: bool) -> Failure {
+    let (code, what) = match status.as_u16() {
+        401 | 403 if with_token => (
+            ErrorCode::RepoAuthFailed,
+            "the git host refused the access token; it may be expired or lack rights",
+        ),
+        401 | 403 => (
+            ErrorCode::RepoAuthFailed,
+            "the git host wants credentials; send an accessToken",
+        ),
+        404 | 410 => (
+            ErrorCode::RepoNotFound,
+            "the git host does not know the repository, or the token may not see it",
+        ),
+        _ => (ErrorCode::InternalError, "the git host failed"),
+    };
+    let words = if words.is_empty() {
+        String::new()
+    } else {
+        format!(": {words}")
+    };
+    Failure::new(code, format!("{what} (HTTP {}){words}", status.as_u16()))
+}

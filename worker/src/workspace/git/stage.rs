@@ -1,0 +1,307 @@
+//! The working tree as a git tree.
+//!
+//! A walk of our own, because the tree is hostile: links are committed as links and never
+//! followed, pipes and sockets are passed over, a nested repository's `.git` is never looked
+//! into, and rules files that are not plain files are refused before libgit2 reads them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use git2::{Index, IndexEntry, IndexTime, ObjectType, Oid, Repository};
+
+use super::dotgit::Scratch;
+use super::{lfs, tree};
+
+/// Most entries of a working tree that are looked at.
+const MAX_ENTRIES: usize = 2_000_000;
+
+/// Largest `.gitignore` or `.gitattributes`, in bytes.
+const MAX_RULES: u64 = 1024 * 1024;
+
+/// Most left-out paths that a note names.
+const MAX_NAMED: usize = 10;
+
+const LINK: u32 = 0o120_000;
+const SUBMODULE: u32 = 0o160_000;
+const PLAIN: u32 = 0o100_644;
+const EXECUTABLE: u32 = 0o100_755;
+
+/// The working tree, written as objects.
+pub(super) struct Staged {
+    /// Its root.
+    pub(super) tree: Oid,
+    /// What was left out, and why.
+    pub(super) notes: Vec<String>,
+}
+
+/// Writes the working tree into the scratch repository; `parent` is the commit that it will
+/// follow.
+pub(super) fn stage(scratch: &Scratch, parent: Option<Oid>) -> Result<Staged> {
+    let before = parent
+        .map(|commit| entries_of(&scratch.repo, commit))
+        .transpose()?
+        .unwrap_or_default();
+    let tracked = match scratch.index_of_agent()? {
+        Some(index) => index
+            .iter()
+            .map(|entry| (entry.path, (entry.id, entry.mode)))
+            .collect(),
+        None => before.clone(),
+    };
+    let mut index = scratch.repo.index().context("open the index")?;
+    index.clear().context("clear the index")?;
+    let mut staging = Staging {
+        scratch,
+        before,
+        tracked,
+        index,
+        has_attributes: false,
+        left_out: BTreeMap::new(),
+    };
+    staging.walk()?;
+    staging.index.write().context("write the index")?;
+    let tree = staging.index.write_tree().context("write the tree")?;
+    let notes = staging
+        .left_out
+        .iter()
+        .map(|(why, paths)| note(why, paths))
+        .collect();
+    Ok(Staged { tree, notes })
+}
+
+/// Paths of a tree with what they hold.
+type Entries = BTreeMap<Vec<u8>, (Oid, u32)>;
+
+fn entries_of(repo: &Repository, commit: Oid) -> Result<Entries> {
+    let mut entries = Entries::new();
+    tree::walk(repo, commit, |path, entry| {
+        if entry.kind() != Some(ObjectType::Tree) {
+            let mode = entry.filemode().cast_unsigned();
+            entries.insert(path.to_vec(), (entry.id(), mode));
+        }
+        Ok(())
+    })
+    .context("read the last commit")?;
+    Ok(entries)
+}
+
+struct Staging<'a> {
+    scratch: &'a Scratch,
+    before: Entries,
+    tracked: Entries,
+    index: Index,
+    has_attributes: bool,
+    left_out: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Staging<'_> {
+    fn walk(&mut self) -> Result<()> {
+        let mut waiting = vec![PathBuf::new()];
+        let mut seen = 0;
+        while let Some(folder) = waiting.pop() {
+            let Ok(entries) = fs::read_dir(self.scratch.work.join(&folder)) else {
+                self.leave_out("it cannot be read", &folder)?;
+                continue;
+            };
+            self.check_rules(&folder)?;
+            for entry in entries {
+                let Ok(entry) = entry else { break };
+                seen += 1;
+                ensure!(seen <= MAX_ENTRIES, "the working tree holds too many files");
+                let path = folder.join(entry.file_name());
+                if entry.file_name().as_bytes().eq_ignore_ascii_case(b".git") {
+                    if !folder.as_os_str().is_empty() {
+                        self.name(
+                            "a nested repository; its files are committed, its history is not",
+                            &folder,
+                        );
+                    }
+                    continue;
+                }
+                match entry.metadata() {
+                    Err(_) => self.leave_out("it cannot be read", &path)?,
+                    Ok(found) if found.is_dir() => {
+                        if self.enters(&path)? {
+                            waiting.push(path);
+                        }
+                    }
+                    Ok(found) => self.visit(&path, &found)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether to descend; a submodule stays the link that it was.
+    fn enters(&mut self, path: &Path) -> Result<bool> {
+        let bytes = path.as_os_str().as_bytes();
+        if let Some((id, SUBMODULE)) = self.tracked.get(bytes).copied() {
+            self.index
+                .add(&entry_of(bytes, id, SUBMODULE, None))
+                .context("keep a submodule's link")?;
+            return Ok(false);
+        }
+        Ok(self.holds_tracked(bytes) || !self.is_ignored(&path.join(""))?)
+    }
+
+    fn visit(&mut self, path: &Path, found: &Metadata) -> Result<()> {
+        let bytes = path.as_os_str().as_bytes();
+        if !self.tracked.contains_key(bytes) && self.is_ignored(path)? {
+            return Ok(());
+        }
+        let full = self.scratch.work.join(path);
+        let (id, mode) = if found.is_symlink() {
+            let Ok(target) = fs::read_link(&full) else {
+                return self.leave_out("it cannot be read", path);
+            };
+            let id = self.scratch.repo.blob(target.as_os_str().as_bytes());
+            (id.context("store a link")?, LINK)
+        } else if found.is_file() {
+            let mode = match found.mode() & 0o100 {
+                0 => PLAIN,
+                _ => EXECUTABLE,
+            };
+            if self.has_attributes && lfs::is_lfs_path(&self.scratch.repo, path) {
+                return self.visit_lfs(path, &full, found, mode);
+            }
+            match self.store(path, &full) {
+                Ok(id) => (id, mode),
+                Err(_) => return self.leave_out("it cannot be read", path),
+            }
+        } else {
+            return self.leave_out("it is neither a file nor a link", path);
+        };
+        self.add(path, id, mode, found)
+    }
+
+    /// Only pointers are committed for LFS paths; content that the old pointer stands for is
+    /// unchanged.
+    fn visit_lfs(&mut self, path: &Path, full: &Path, found: &Metadata, mode: u32) -> Result<()> {
+        if found.len() <= 1024 && fs::read(full).is_ok_and(|content| lfs::is_pointer(&content)) {
+            let id = self.store(path, full).context("store a pointer")?;
+            return self.add(path, id, mode, found);
+        }
+        if let Some((id, _)) = self.before.get(path.as_os_str().as_bytes()).copied()
+            && let Ok(old) = self.scratch.repo.find_blob(id)
+            && lfs::is_content_of(full, old.content()).unwrap_or(false)
+        {
+            return self.add(path, id, mode, found);
+        }
+        self.leave_out("it belongs to Git LFS and is not a pointer", path)
+    }
+
+    /// Hashes first: what is stored already is not written again. With attributes, what is
+    /// stored may differ from what is read (line ends), so only an unchanged file is spared.
+    fn store(&self, path: &Path, full: &Path) -> Result<Oid, git2::Error> {
+        let id = Oid::hash_file(ObjectType::Blob, full)?;
+        let before = self.before.get(path.as_os_str().as_bytes());
+        let is_unchanged = before.is_some_and(|(before, _)| *before == id);
+        if is_unchanged || (!self.has_attributes && self.scratch.repo.odb()?.exists(id)) {
+            return Ok(id);
+        }
+        self.scratch.repo.blob_path(full)
+    }
+
+    fn add(&mut self, path: &Path, id: Oid, mode: u32, found: &Metadata) -> Result<()> {
+        let entry = entry_of(path.as_os_str().as_bytes(), id, mode, Some(found));
+        if self.index.add(&entry).is_err() {
+            self.name("git does not accept its name", path);
+        }
+        Ok(())
+    }
+
+    /// Keeps what the last commit had at `path` and says so.
+    fn leave_out(&mut self, why: &'static str, path: &Path) -> Result<()> {
+        let bytes = path.as_os_str().as_bytes();
+        let below = [bytes, b"/"].concat();
+        let kept: Vec<_> = self
+            .before
+            .range(bytes.to_vec()..)
+            .take_while(|(found, _)| found.starts_with(bytes))
+            .filter(|(found, _)| *found == bytes || found.starts_with(&below))
+            .map(|(found, (id, mode))| entry_of(found, *id, *mode, None))
+            .collect();
+        for entry in kept {
+            self.index.add(&entry).context("keep an entry")?;
+        }
+        self.name(why, path);
+        Ok(())
+    }
+
+    fn name(&mut self, why: &'static str, path: &Path) {
+        let paths = self.left_out.entry(why).or_default();
+        paths.push(path.display().to_string());
+    }
+
+    fn is_ignored(&self, path: &Path) -> Result<bool> {
+        let ignored = self.scratch.repo.is_path_ignored(path);
+        Ok(ignored.unwrap_or(false))
+    }
+
+    fn holds_tracked(&self, folder: &[u8]) -> bool {
+        let below = [folder, b"/"].concat();
+        let range = (Bound::Included(below.clone()), Bound::Unbounded);
+        let first = self.tracked.range::<Vec<u8>, _>(range).next();
+        first.is_some_and(|(path, _)| path.starts_with(&below))
+    }
+
+    /// libgit2 opens these files, following links: it must find plain files of this tree.
+    fn check_rules(&mut self, folder: &Path) -> Result<()> {
+        for name in [".gitignore", ".gitattributes"] {
+            let path = folder.join(name);
+            let full = self.scratch.work.join(&path);
+            if full.symlink_metadata().is_err() {
+                continue;
+            }
+            let is_plain = full.canonicalize().is_ok_and(|real| {
+                real.starts_with(&self.scratch.work)
+                    && fs::metadata(&real)
+                        .is_ok_and(|found| found.is_file() && found.len() <= MAX_RULES)
+            });
+            let is_harmless = is_plain || !full.exists() || full.is_dir();
+            ensure!(
+                is_harmless,
+                "{} is not a plain file of the working tree, or larger than {MAX_RULES} bytes",
+                path.display()
+            );
+            self.has_attributes |= is_plain && name == ".gitattributes";
+        }
+        Ok(())
+    }
+}
+
+/// An entry of an index; without `found`, git looks at the file again.
+pub(super) fn entry_of(path: &[u8], id: Oid, mode: u32, found: Option<&Metadata>) -> IndexEntry {
+    // The index keeps 32 bits of each of these, by its format; git compares them the same way.
+    let low = |number: u64| (number & u64::from(u32::MAX)) as u32;
+    let time = |seconds: i64, nanos: i64| IndexTime::new(seconds as i32, nanos as u32);
+    IndexEntry {
+        ctime: found.map_or(IndexTime::new(0, 0), |f| time(f.ctime(), f.ctime_nsec())),
+        mtime: found.map_or(IndexTime::new(0, 0), |f| time(f.mtime(), f.mtime_nsec())),
+        dev: found.map_or(0, |f| low(f.dev())),
+        ino: found.map_or(0, |f| low(f.ino())),
+        mode,
+        uid: found.map_or(0, MetadataExt::uid),
+        gid: found.map_or(0, MetadataExt::gid),
+        file_size: found.map_or(0, |f| low(f.len())),
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path: path.to_vec(),
+    }
+}
+
+fn note(why: &str, paths: &[String]) -> String {
+    let more = paths.len().saturating_sub(MAX_NAMED);
+    let named = paths[..paths.len() - more].join(", ");
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("Not as it is in the commit ({why}): {named}{more}")
+}
