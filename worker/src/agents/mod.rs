@@ -54,6 +54,9 @@ pub struct AgentEnvironment {
     pub worker_exe: PathBuf,
     /// What agents may read and execute beside the system's own directories.
     pub read_only: Vec<PathBuf>,
+    /// What they may write beside their session: `/dev/pts` and the like, where these are not
+    /// shared with anybody.
+    pub read_write: Vec<PathBuf>,
     /// Where versions are remembered between starts; absent: programs are asked each time.
     pub version_cache: Option<PathBuf>,
     /// Whether agents may run where the kernel cannot confine them; a run then says so.
@@ -101,7 +104,7 @@ pub enum StopReason {
     LeaseLost,
 }
 
-/// How a run ended.
+/// How a run ended. Its texts come from the agent and are not redacted yet.
 #[derive(Debug, Default)]
 pub struct AgentEnd {
     /// Absent when it did what was asked; a run that was stopped from outside has none

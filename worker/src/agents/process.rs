@@ -80,6 +80,9 @@ impl Process {
         for path in environment.read_only.iter().chain(&launch.read_only) {
             command.arg("--ro").arg(path);
         }
+        for path in &environment.read_write {
+            command.arg("--rw").arg(path);
+        }
         if let Some(bytes) = job.max_file_bytes {
             command.arg("--max-file-bytes").arg(bytes.to_string());
         }
@@ -167,9 +170,9 @@ impl Process {
     }
 
     /// Ends it and everything it started: SIGTERM, then SIGKILL after a grace. What it still
-    /// wrote can be read with [`Process::next`].
+    /// wrote can be read with [`Process::next`], which sees to the rest.
     pub(super) async fn end(&mut self) {
-        report_survivors(reaper::ask_then_end_all(self.pid).await);
+        reaper::ask_all_to_end(self.pid).await;
     }
 
     /// How it exited; known after [`Process::next`] said `None`.

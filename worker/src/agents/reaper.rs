@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper,
-    set_dumpable_behavior, waitpid,
+    DumpableBehavior, Pid, Signal, WaitOptions, getpgrp, getpid, kill_process, kill_process_group,
+    set_child_subreaper, set_dumpable_behavior, wait, waitpid,
 };
 use tokio::time::Instant;
 
@@ -20,8 +20,14 @@ pub const TERM_GRACE: Duration = Duration::from_secs(1);
 /// How long we go on killing what keeps appearing.
 const KILL_BOUND: Duration = Duration::from_secs(10);
 
-/// Between two looks at `/proc`.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Dead children collected between two rounds of killing.
+const MAX_COLLECTED: usize = 1_000;
+
+/// Between two looks at what was asked to end.
+const LOOK_POLITELY: Duration = Duration::from_millis(10);
+
+/// Between two rounds of killing.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Protects this process from what it starts: its memory, environment and open files are
 /// unreadable for processes of the same user, and no descendant escapes it.
@@ -35,34 +41,49 @@ pub fn become_reaper() -> Result<()> {
     set_child_subreaper(Some(getpid())).context("become subreaper")
 }
 
-/// Kills all descendants of this process until none is left. Returns how many survived,
-/// which is 0 unless the kernel holds them.
+/// Kills all descendants of this process until it has no child left; returns how many it
+/// still sees, which is 0 unless the kernel holds them. Collects every child: nobody else may
+/// be waiting for one.
 pub async fn end_all_descendants() -> usize {
-    end_all_but_reaping(None).await
-}
-
-/// The same, leaving the exit status of `child` to whoever waits for it.
-pub(super) async fn end_all_but_reaping(child: Option<Pid>) -> usize {
     let deadline = Instant::now() + KILL_BOUND;
     loop {
-        let alive = signal_all(Signal::KILL);
-        reap(child);
-        if alive == 0 || Instant::now() >= deadline {
-            return alive;
+        let seen = signal_all(Signal::KILL);
+        // Only the kernel knows for sure: a look at `/proc` can miss what forks meanwhile.
+        if !has_living_child() {
+            return 0;
+        }
+        if Instant::now() >= deadline {
+            return seen.max(1);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-/// SIGTERM to all, SIGKILL to what is left after [`TERM_GRACE`].
-pub(super) async fn ask_then_end_all(child: Option<Pid>) -> usize {
+/// SIGTERM to all descendants, SIGKILL to what is left after [`TERM_GRACE`]; leaves the exit
+/// status of `child` to whoever waits for it.
+pub(super) async fn ask_all_to_end(child: Option<Pid>) {
     let deadline = Instant::now() + TERM_GRACE;
     signal_all(Signal::TERM);
-    while count_living() > 0 && Instant::now() < deadline {
+    while Instant::now() < deadline {
+        if descendants().iter().all(|process| process.is_dead) {
+            return;
+        }
         reap(child);
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(LOOK_POLITELY).await;
     }
-    end_all_but_reaping(child).await
+    signal_all(Signal::KILL);
+}
+
+/// Collects dead children, and says whether a living one is left.
+fn has_living_child() -> bool {
+    for _ in 0..MAX_COLLECTED {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Collects dead orphans, so that they do not count against the limit on processes.
@@ -76,27 +97,28 @@ pub(super) fn reap(except: Option<Pid>) {
     }
 }
 
-fn count_living() -> usize {
-    descendants().iter().filter(|one| !one.is_dead).count()
-}
-
 /// Signals all living descendants; returns how many there were.
 fn signal_all(signal: Signal) -> usize {
-    let mut living = 0;
-    for process in descendants() {
-        if !process.is_dead {
-            living += 1;
-            // It may have ended since we looked.
-            let _gone = kill_process(process.pid, signal);
-        }
+    let mut living = descendants();
+    living.retain(|process| !process.is_dead);
+    // Groups first, which the kernel reaches as a whole: a process that forks faster than we
+    // look is not found by its number.
+    let groups: HashSet<Pid> = living.iter().filter_map(|process| process.group).collect();
+    for group in groups.into_iter().filter(|group| *group != getpgrp()) {
+        // It may have ended since we looked, as may each of the processes.
+        let _gone = kill_process_group(group, signal);
     }
-    living
+    for process in &living {
+        let _gone = kill_process(process.pid, signal);
+    }
+    living.len()
 }
 
 #[derive(Clone, Copy)]
 struct Process {
     pid: Pid,
     parent: Pid,
+    group: Option<Pid>,
     is_dead: bool,
 }
 
@@ -134,9 +156,11 @@ fn read_process(pid: &str) -> Option<Process> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
     let parent: i32 = fields.next()?.parse().ok()?;
+    let group: i32 = fields.next()?.parse().ok()?;
     Some(Process {
         pid: Pid::from_raw(number)?,
         parent: Pid::from_raw(parent)?,
+        group: Pid::from_raw(group),
         is_dead: matches!(state, "Z" | "X"),
     })
 }

@@ -97,16 +97,10 @@ const MACHINE: [&str; 41] = [
     "/etc/timezone",
 ];
 
-/// Devices that any program may use: read and write. Not `/dev/shm`: it outlives the
-/// execution and is shared with others.
-const DEVICES: [&str; 6] = [
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/tty",
-    "/dev/ptmx",
-    "/dev/pts",
-];
+/// Devices that any program may use: read and write. Neither `/dev/shm`, which outlives the
+/// execution, nor `/dev/pts`, where the terminals of the same user are: where both are
+/// private, as in a container, `--rw` opens them.
+const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty"];
 
 /// Arguments of `clawlink-worker sandbox`.
 #[derive(Debug, clap::Args)]

@@ -11,6 +11,7 @@ mod line;
 mod pump;
 mod spool;
 
+use clawlink_shared::control::MAX_EVENT_BYTES;
 use clawlink_shared::event::EventType;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -48,7 +49,11 @@ impl EventSink {
     pub async fn emit(&self, kind: EventType, fields: &(impl Serialize + ?Sized)) {
         if let Some(draft) = draft(kind, fields) {
             // The pump is gone only when the execution is given up: nobody is left to tell.
-            let _given_up = self.drafts.send(draft).await;
+            if let Ok(mut slots) = self.drafts.reserve_many(slots(&draft)).await
+                && let Some(slot) = slots.next()
+            {
+                slot.send(draft);
+            }
         }
     }
 
@@ -68,6 +73,16 @@ impl EventSink {
             },
         )
         .await;
+    }
+}
+
+/// A draft beyond an event's bound waits until it is alone: one of 16 MiB may be on its way,
+/// not [`DRAFTS`] of them.
+fn slots(draft: &Draft) -> usize {
+    if draft.fields.get().len() > MAX_EVENT_BYTES {
+        DRAFTS
+    } else {
+        1
     }
 }
 

@@ -88,6 +88,8 @@ fn session_is_writable_and_nothing_else() {
         let script = format!("echo x > {place}/clawlink-test-file");
         assert!(!confined(&session, &script).status.success(), "{place}");
     }
+    refused(&session, "ls /dev/pts");
+    refused(&session, "ls /run");
     let shared = session.outside().join("shared");
     std::fs::create_dir(&shared).unwrap();
     std::fs::set_permissions(&shared, Permissions::from_mode(0o777)).unwrap();

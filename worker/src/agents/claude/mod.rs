@@ -24,7 +24,7 @@ use super::process::{Output, Process};
 use super::{Agent, AgentEnd, AgentEnvironment, AgentJob, check_confinement};
 
 /// How long the CLI may take to exit after its result, with its input closed.
-const EXIT_GRACE: Duration = Duration::from_secs(5);
+const EXIT_GRACE: Duration = Duration::from_secs(3);
 
 /// How long it may take to obey an interrupt.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
