@@ -57,7 +57,7 @@ create table sessions (
     updated_at timestamptz not null default now()
 );
 
-create index sessions_by_workspace on sessions (workspace_id, updated_at desc, id desc);
+create index sessions_by_workspace on sessions (workspace_id, created_at desc, id desc);
 
 create table executions (
     id bigint generated always as identity primary key,

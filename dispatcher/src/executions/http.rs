@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::{BufMut, BytesMut};
-use clawlink_shared::execution::Priority;
-use clawlink_shared::id::{ExecutionId, SessionId};
+use clawlink_shared::execution::{Priority, State as ExecutionState};
+use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -32,6 +32,9 @@ const PAGE_EVENTS: i64 = 100;
 const MAX_PAGE_EVENTS: i64 = 1000;
 /// Bytes of a JSON page, exceeded by at most one event.
 const PAGE_BYTES: i64 = 1024 * 1024;
+
+/// Executions that a session's answer lists.
+const MAX_LISTED: i64 = 200;
 
 /// What clients call.
 pub fn routes(app: &App) -> Routes {
@@ -116,7 +119,7 @@ fn once(app: &App, headers: &HeaderMap, body: &Value) -> ApiResult<Option<Once>>
 async fn submitted(app: &App, accepted: Accepted) -> Response {
     let queue = match accepted.fresh {
         Some(fresh) => Some(fresh.outlook),
-        None if accepted.state == clawlink_shared::execution::State::Pending => {
+        None if accepted.state == ExecutionState::Pending => {
             Some(wait::of_pending(app, accepted.id).await)
         }
         None => None,
@@ -186,8 +189,12 @@ struct ShownError {
 }
 
 impl Shown {
-    /// As it stands; `queue` is for pending ones.
-    pub(crate) fn new(record: Record, queue: Option<Outlook>) -> Self {
+    /// As it stands, with its outlook while it waits.
+    async fn now(app: &App, record: Record) -> Self {
+        let queue = match record.state {
+            ExecutionState::Pending => Some(wait::of_pending(app, record.id).await),
+            _ => None,
+        };
         let message = record.error_message;
         Self {
             execution_id: record.id,
@@ -218,6 +225,22 @@ impl Shown {
     }
 }
 
+/// A session's executions, in order of turn.
+pub(crate) async fn of_session(
+    app: &App,
+    workspace: WorkspaceId,
+    session: SessionId,
+) -> ApiResult<Vec<Shown>> {
+    let mut db = app.db.acquire().await?;
+    let records = read::of_session(&mut db, workspace, session, MAX_LISTED).await?;
+    drop(db);
+    let mut shown = Vec::with_capacity(records.len());
+    for record in records.into_iter().rev() {
+        shown.push(Shown::now(app, record).await);
+    }
+    Ok(shown)
+}
+
 async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Record> {
     let missing = || {
         ApiError::not_found(
@@ -239,11 +262,7 @@ async fn get(
     Path(id): Path<String>,
 ) -> ApiResult<Json<Shown>> {
     let record = find(&app, &principal, &id).await?;
-    let queue = match record.state {
-        clawlink_shared::execution::State::Pending => Some(wait::of_pending(&app, record.id).await),
-        _ => None,
-    };
-    Ok(Json(Shown::new(record, queue)))
+    Ok(Json(Shown::now(&app, record).await))
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ pub mod sweep;
 pub mod wait;
 
 use serde::Serialize;
+pub use store::events::timestamp;
 
 use crate::app::App;
 use crate::error::ApiResult;

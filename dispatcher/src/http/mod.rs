@@ -3,6 +3,7 @@
 pub mod extract;
 pub mod health;
 pub mod metrics;
+pub mod page;
 pub mod routes;
 pub mod trace;
 

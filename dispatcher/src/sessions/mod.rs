@@ -1,9 +1,93 @@
-//! Sessions: what can be resumed, listed and deleted.
+//! Sessions: what can be resumed, listed and deleted. A session has many executions, one at a
+//! time; deleting it deletes them, its objects and its events.
+
+mod http;
+mod store;
+
+use std::time::Duration;
+
+use clawlink_shared::id::{ExecutionId, SessionId};
 
 use crate::app::App;
-use crate::http::routes::Routes;
+use crate::auth::principal::Principal;
+use crate::error::{ApiError, ApiResult};
+use crate::executions::{self, cancel};
+use crate::http::routes::{Access, Routes};
+use crate::outbox::{self, Effect};
+
+/// How much longer than a cancelled execution may take `DELETE …?force=true` waits for it.
+const FORCE_MARGIN: Duration = Duration::from_secs(10);
 
 /// This feature's routes.
 pub fn routes(app: &App) -> Routes {
     Routes::new(app)
+        .get("/sessions", Access::Read, http::list)
+        .get("/sessions/{id}", Access::Read, http::get)
+        .get("/sessions/{id}/stream", Access::Read, http::stream)
+        .delete("/sessions/{id}", Access::Delete, http::delete)
+}
+
+/// Deletes a session; with `force`, its executions are cancelled first and waited for.
+async fn delete(app: &App, principal: &Principal, id: SessionId, force: bool) -> ApiResult<()> {
+    if force {
+        let wait = app.tuning.cancel + FORCE_MARGIN;
+        match tokio::time::timeout(wait, end_all(app, principal, id)).await {
+            Ok(ended) => ended?,
+            Err(_) => tracing::warn!(session = %id, "executions did not end in time"),
+        }
+    }
+    let mut transaction = app.db.begin().await?;
+    if !store::lock(&mut transaction, principal.workspace, id).await? {
+        return Err(executions::accept::no_such_session());
+    }
+    if !store::open_turns(&mut transaction, principal.workspace, id)
+        .await?
+        .is_empty()
+    {
+        return Err(running());
+    }
+    store::delete(&mut transaction, principal.workspace, id).await?;
+    outbox::add(&mut transaction, &Effect::DeleteObjects { session: id }).await?;
+    transaction.commit().await?;
+    outbox::poke(app);
+    tracing::info!(session = %id, by = principal.name(), "session deleted");
+    Ok(())
+}
+
+fn running() -> ApiError {
+    ApiError::conflict(
+        "session_running",
+        "the session has an execution that has not ended; cancel it, or delete with ?force=true",
+    )
+}
+
+async fn open_turns(
+    app: &App,
+    principal: &Principal,
+    id: SessionId,
+) -> ApiResult<Vec<ExecutionId>> {
+    let mut db = app.db.acquire().await?;
+    Ok(store::open_turns(&mut db, principal.workspace, id).await?)
+}
+
+/// Cancels executions, the latest turn first so that none begins, and waits until all ended.
+async fn end_all(app: &App, principal: &Principal, id: SessionId) -> ApiResult<()> {
+    let mut open = open_turns(app, principal, id).await?;
+    let reason = "the session is being deleted";
+    for execution in open.iter().rev() {
+        let workspace = principal.workspace;
+        cancel::request(app, workspace, *execution, &principal.name(), reason).await?;
+    }
+    while let Some(first) = open.first() {
+        let mut follower = app.bus.follow_events(*first);
+        open = open_turns(app, principal, id).await?;
+        if open.is_empty() {
+            break;
+        }
+        tokio::select! {
+            () = follower.changed() => {}
+            () = tokio::time::sleep(app.tuning.tick) => {}
+        }
+    }
+    Ok(())
 }

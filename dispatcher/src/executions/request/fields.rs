@@ -72,7 +72,9 @@ impl<'a> Fields<'a> {
 
     /// The raw value.
     pub(super) fn get(&mut self, key: &'static str) -> Option<&'a Value> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.map.get(key).filter(|value| !value.is_null())
     }
 

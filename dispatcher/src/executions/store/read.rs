@@ -63,46 +63,72 @@ pub(crate) async fn find(
         Name::Number(number) => (Some(number), None),
         Name::Uuid(uuid) => (None, Some(uuid)),
     };
-    let row = sqlx::query!(
+    let records = select(db, workspace, number, uuid, None, 1).await?;
+    Ok(records.into_iter().next())
+}
+
+/// A session's last executions, at most `limit`, the latest first.
+pub(crate) async fn of_session(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    session: SessionId,
+    limit: i64,
+) -> anyhow::Result<Vec<Record>> {
+    select(db, workspace, None, None, Some(session), limit).await
+}
+
+async fn select(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    number: Option<i64>,
+    uuid: Option<Uuid>,
+    session: Option<SessionId>,
+    limit: i64,
+) -> anyhow::Result<Vec<Record>> {
+    let rows = sqlx::query!(
         "select id, uuid, session_id, turn, agent, priority, state, attempt, worker_id,
             submitted_by, last_seq, cancel_requested_at, created_at, started_at, ended_at, result,
             usage, error_code, error_message, branch, commit_hash, pr_url
-         from executions where workspace_id = $1 and (id = $2 or uuid = $3)",
+         from executions
+         where workspace_id = $1 and (id = $2 or uuid = $3 or session_id = $4)
+         order by turn desc limit $5",
         workspace.0,
         number,
         uuid,
+        session.map(|session| session.0),
+        limit,
     )
-    .fetch_optional(db)
+    .fetch_all(db)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Record {
-        id: ExecutionId(row.id),
-        uuid: row.uuid,
-        session: SessionId(row.session_id),
-        turn: row.turn,
-        agent: row.agent,
-        priority: row.priority,
-        state: state(row.id, &row.state)?,
-        attempt: row.attempt,
-        worker_id: row.worker_id,
-        submitted_by: row.submitted_by,
-        last_seq: row.last_seq,
-        cancel_requested_at: row.cancel_requested_at,
-        created_at: row.created_at,
-        started_at: row.started_at,
-        ended_at: row.ended_at,
-        result: row.result,
-        usage: row.usage,
-        error_code: row.error_code,
-        error_message: row.error_message,
-        branch: row.branch,
-        commit_hash: row.commit_hash,
-        pr_url: row.pr_url,
-    }))
-}
-
-fn state(id: i64, name: &str) -> anyhow::Result<State> {
-    State::from_name(name).ok_or_else(|| anyhow::anyhow!("executions.state of {id} is {name:?}"))
+    let records = rows.into_iter().map(|row| {
+        let state = State::from_name(&row.state)
+            .ok_or_else(|| anyhow::anyhow!("executions.state of {} is {:?}", row.id, row.state))?;
+        Ok(Record {
+            id: ExecutionId(row.id),
+            uuid: row.uuid,
+            session: SessionId(row.session_id),
+            turn: row.turn,
+            agent: row.agent,
+            priority: row.priority,
+            state,
+            attempt: row.attempt,
+            worker_id: row.worker_id,
+            submitted_by: row.submitted_by,
+            last_seq: row.last_seq,
+            cancel_requested_at: row.cancel_requested_at,
+            created_at: row.created_at,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            result: row.result,
+            usage: row.usage,
+            error_code: row.error_code,
+            error_message: row.error_message,
+            branch: row.branch,
+            commit_hash: row.commit_hash,
+            pr_url: row.pr_url,
+        })
+    });
+    records.collect()
 }
 
 /// A piece of an execution's log.
