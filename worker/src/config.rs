@@ -13,6 +13,8 @@ use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clawlink_shared::secret::Secret;
 use clawlink_shared::telemetry::LogArgs;
 
+use crate::agents::sandbox::SandboxArgs;
+
 /// Runs one execution, then exits.
 #[derive(Debug, Parser)]
 #[command(
@@ -36,6 +38,8 @@ pub struct Cli {
 /// Other things this program does.
 #[derive(Debug, Subcommand)]
 pub enum Sub {
+    /// Run a command that may only touch one directory
+    Sandbox(SandboxArgs),
     /// Says whether a worker lives on this machine: exit 0, else 1
     Health(HealthArgs),
 }
@@ -100,6 +104,15 @@ pub struct WorkArgs {
         value_name = "DIR"
     )]
     pub agent_read_only: Vec<PathBuf>,
+    /// Further directories that agents may write, separated by commas: what no other session
+    /// shares
+    #[arg(
+        long,
+        env = "CLAWLINK_AGENT_READ_WRITE",
+        value_delimiter = ',',
+        value_name = "DIR"
+    )]
+    pub agent_read_write: Vec<PathBuf>,
     /// Run agents even where the kernel has no Landlock to confine them
     #[arg(long, env = "CLAWLINK_ALLOW_UNCONFINED")]
     pub allow_unconfined: bool,

@@ -15,4 +15,6 @@ pub mod persist;
 pub mod push;
 pub mod redact;
 pub mod report;
+pub mod run;
+pub mod work;
 pub mod workspace;

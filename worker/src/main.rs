@@ -2,24 +2,50 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use clawlink_worker::agents::sandbox::{self, SandboxArgs};
-
-#[derive(Parser)]
-#[command(name = "clawlink-worker", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run a command that may only touch one directory
-    Sandbox(SandboxArgs),
-}
+use clawlink_shared::telemetry;
+use clawlink_worker::agents::{self, sandbox};
+use clawlink_worker::config::{self, Sub, WorkArgs};
+use clawlink_worker::exit::Exit;
+use clawlink_worker::{report, work};
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Sandbox(args) => sandbox::enter(args),
+    let cli = match config::parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            eprintln!("clawlink-worker: {error:#}");
+            return Exit::Broken.into();
+        }
+    };
+    match (cli.command, cli.work) {
+        (Some(Sub::Sandbox(args)), _) => sandbox::enter(args),
+        (Some(Sub::Health(args)), _) => {
+            let spool = args.spool_dir.unwrap_or_else(config::default_spool_dir);
+            ExitCode::from(u8::from(!report::is_worker_alive(&spool)))
+        }
+        (None, Some(settings)) => {
+            telemetry::init(&cli.log);
+            start(settings).into()
+        }
+        (None, None) => Exit::Broken.into(),
+    }
+}
+
+fn start(settings: WorkArgs) -> Exit {
+    // One thread waits, sends and receives; what computes or blocks has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let ready = agents::harden().and_then(|()| Ok(runtime?));
+    match ready {
+        Ok(runtime) => {
+            let exit = runtime.block_on(work::work(settings));
+            // A blocking thread that does not end must not keep the process.
+            runtime.shutdown_background();
+            exit
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            Exit::Broken
+        }
     }
 }

@@ -152,7 +152,8 @@ impl Client {
         })
     }
 
-    pub(super) fn pool_token(&self) -> &Secret {
+    /// For the redactor.
+    pub(crate) fn pool_token(&self) -> &Secret {
         &self.pool_token
     }
 

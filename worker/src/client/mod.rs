@@ -6,6 +6,7 @@
 //! branches on them. What must never happen: a claim answer is lost (the claim id is kept
 //! until an answer was read), or a token reaches a log line.
 
+mod archive;
 mod http;
 
 use std::sync::Arc;

@@ -1,0 +1,124 @@
+//! The phase in which the agent runs, bounded by its time and by everything that may stop it.
+
+use std::time::Duration;
+
+use clawlink_shared::control::{Complete, Failure};
+use clawlink_shared::execution::ErrorCode;
+
+use super::{Run, stopped};
+use crate::agents::{AgentEnd, AgentJob, StopReason, end_all_descendants};
+use crate::redact::Redactor;
+use crate::workspace::git;
+use crate::workspace::root::SessionRoot;
+
+/// How long an agent may take to end after it was stopped, before its processes are killed
+/// behind its back.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long its code may take to notice that.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest result in a report, in bytes.
+const MAX_RESULT_BYTES: usize = 64 * 1024;
+
+impl Run<'_> {
+    /// Runs the agent and takes what it has to report. The failure, if it did not do what
+    /// was asked.
+    pub(super) async fn run_agent(
+        &self,
+        root: &SessionRoot,
+        report: &mut Complete,
+    ) -> Option<Failure> {
+        let spec = &self.assignment.request;
+        let Some(agent) = self.worker.agents.get(spec.agent) else {
+            return Some(Failure::new(
+                ErrorCode::AgentUnavailable,
+                format!("this worker does not have {}", spec.agent),
+            ));
+        };
+        let job = match self.job(root) {
+            Ok(job) => job,
+            Err(failure) => return Some(failure),
+        };
+        let end = {
+            let mut running = agent.run(job);
+            let bound = self.time_limit();
+            tokio::select! {
+                end = &mut running => Some(end),
+                () = self.stopped_or_late(bound) => {
+                    let ended = tokio::time::timeout(STOP_PATIENCE, &mut running).await.ok();
+                    match ended {
+                        Some(end) => Some(end),
+                        None => {
+                            tracing::error!("the agent does not end; its processes are killed");
+                            end_all_descendants().await;
+                            tokio::time::timeout(LAST_PATIENCE, &mut running).await.ok()
+                        }
+                    }
+                }
+            }
+        };
+        let end = end.unwrap_or_default();
+        if let Some(renewed) = &end.refreshed_credential {
+            self.redactor.learn(renewed);
+        }
+        self.take(&end, report);
+        match self.stop.reason() {
+            Some(reason) => Some(stopped(reason)),
+            None => end.failure,
+        }
+    }
+
+    fn job(&self, root: &SessionRoot) -> Result<AgentJob, Failure> {
+        let spec = &self.assignment.request;
+        let directory = spec
+            .repository
+            .as_ref()
+            .and_then(|repository| repository.directory.as_deref());
+        let cwd = git::working_directory(&root.work(), directory)?;
+        Ok(AgentJob {
+            prompt: spec.prompt.clone(),
+            options: spec.options.clone(),
+            credential: self.assignment.credentials.agent.clone(),
+            session_root: root.path().to_owned(),
+            home: root.home(),
+            tmp: root.tmp(),
+            cwd,
+            resume: self.assignment.session.provider_session_id.clone(),
+            max_file_bytes: Some(self.assignment.limits.max_session_bytes),
+            events: self.events.clone(),
+            stop: self.stop.watch(),
+        })
+    }
+
+    /// The request's limit, within the operator's.
+    fn time_limit(&self) -> Duration {
+        let most = self.assignment.limits.timeout_seconds;
+        let wanted = self.assignment.request.options.timeout_seconds;
+        Duration::from_secs(wanted.unwrap_or(most).min(most))
+    }
+
+    async fn stopped_or_late(&self, bound: Duration) {
+        tokio::select! {
+            _ = self.stop.requested() => {}
+            () = tokio::time::sleep(bound) => self.stop.request(StopReason::Timeout),
+        }
+    }
+
+    fn take(&self, end: &AgentEnd, report: &mut Complete) {
+        report.usage.clone_from(&end.usage);
+        report
+            .provider_session_id
+            .clone_from(&end.provider_session_id);
+        report.result = end
+            .result
+            .as_deref()
+            .map(|text| bounded(&self.redactor, text));
+    }
+}
+
+fn bounded(redactor: &Redactor, text: &str) -> String {
+    let mut clean = redactor.redact_text(text).into_owned();
+    clean.truncate(clean.floor_char_boundary(MAX_RESULT_BYTES));
+    clean
+}

@@ -1,0 +1,225 @@
+//! The phases around the agent that concern its files: restore or clone before, commit, push
+//! and archive after.
+
+use clawlink_shared::control::{ArchiveDone, Complete, Failure};
+use clawlink_shared::execution::ErrorCode;
+use clawlink_shared::prompt::PromptPart;
+use tokio_util::sync::CancellationToken;
+
+use super::{Phase, Run, refused, stopped};
+use crate::agents::StopReason;
+use crate::lease;
+use crate::persist::{self, RestoreLimits, SaveRequest, Storage};
+use crate::push::{self, Deliver, Obtain};
+use crate::redact::Redactor;
+use crate::workspace::git::GitAccess;
+use crate::workspace::root::{SessionRoot, private_dir};
+
+impl Run<'_> {
+    /// Fills the session's directory: from its archive, else from its repository.
+    pub(super) async fn obtain_session(&self, root: &SessionRoot) -> Result<(), Failure> {
+        let cancel = CancellationToken::new();
+        let obtained = async {
+            if self.assignment.session.archive.is_some() {
+                self.enter(Phase::Restoring);
+                self.restore(root).await
+            } else {
+                self.enter(Phase::Cloning);
+                self.clone_repository(root, &cancel).await
+            }
+        };
+        tokio::pin!(obtained);
+        let outcome = tokio::select! {
+            outcome = &mut obtained => outcome,
+            _ = self.stop.requested() => {
+                // Blocking work must have left the directory before it is cleared.
+                cancel.cancel();
+                obtained.await
+            }
+        };
+        match self.stop.reason() {
+            Some(reason) => Err(stopped(reason)),
+            None => outcome,
+        }
+    }
+
+    async fn restore(&self, root: &SessionRoot) -> Result<(), Failure> {
+        let session = &self.assignment.session;
+        let Some(source) = &session.archive else {
+            return Ok(());
+        };
+        let is_moved = session
+            .archived_root
+            .as_deref()
+            .is_some_and(|archived| self.worker.root.as_os_str() != archived);
+        if is_moved {
+            return Err(Failure::new(
+                ErrorCode::SessionUnavailable,
+                format!(
+                    "the session belongs below {}, this worker keeps sessions below {}",
+                    session.archived_root.as_deref().unwrap_or_default(),
+                    self.worker.root.display()
+                ),
+            ));
+        }
+        let limits = &self.assignment.limits;
+        let limits = RestoreLimits {
+            max_bytes: limits.max_session_bytes,
+            max_files: limits.max_session_files,
+        };
+        let storage = storage()?;
+        let restored = persist::restore(&storage, &self.held, source, root.path(), limits).await?;
+        tracing::info!(restored.bytes, restored.files, "session restored");
+        for dir in [root.work(), root.home(), root.tmp()] {
+            private_dir(&dir).map_err(|error| {
+                Failure::new(
+                    ErrorCode::StorageError,
+                    format!("complete session: {error}"),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn clone_repository(
+        &self,
+        root: &SessionRoot,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let spec = &self.assignment.request;
+        let Some(repository) = spec.repository.clone() else {
+            return Ok(());
+        };
+        let limits = &self.assignment.limits;
+        let obtain = Obtain {
+            repository,
+            work: root.work(),
+            working_branch: spec.working_branch.clone(),
+            max_bytes: limits.max_session_bytes,
+            max_files: limits.max_session_files,
+        };
+        push::obtain_repository(self.git_access()?, obtain, &self.events, cancel).await
+    }
+
+    fn git_access(&self) -> Result<GitAccess, Failure> {
+        let repository = self.assignment.request.repository.as_ref();
+        let url = repository.map_or("", |repository| repository.url.as_str());
+        let token = self.assignment.credentials.git_token.clone();
+        GitAccess::new(url, token, self.worker.allow_private_hosts)
+    }
+
+    /// Whether what the agent left is committed and pushed: when it did what was asked, or
+    /// ended at a limit that somebody set.
+    pub(super) fn is_to_be_delivered(&self, report: &Complete) -> bool {
+        let spec = &self.assignment.request;
+        let is_wanted = spec.auto_commit && spec.repository.is_some();
+        let is_worth_it = report.error.as_ref().is_none_or(|failure| {
+            matches!(
+                failure.code,
+                ErrorCode::MaxTurns | ErrorCode::BudgetExceeded | ErrorCode::Timeout
+            )
+        });
+        let is_stopped = matches!(
+            self.stop.reason(),
+            Some(StopReason::Cancel | StopReason::LeaseLost)
+        );
+        is_wanted && is_worth_it && !is_stopped
+    }
+
+    /// Commits and pushes; what became of it is in the report also when it failed.
+    pub(super) async fn deliver(
+        &self,
+        root: &SessionRoot,
+        report: &mut Complete,
+    ) -> Result<(), Failure> {
+        let spec = &self.assignment.request;
+        let Some(branch) = spec.working_branch.clone() else {
+            return Ok(());
+        };
+        let scratch = self.worker.desk.dir().join("git");
+        private_dir(&scratch).map_err(|error| {
+            Failure::new(
+                ErrorCode::StorageError,
+                format!("make room for git: {error}"),
+            )
+        })?;
+        let deliver = Deliver {
+            work: root.work(),
+            tmp: scratch,
+            branch,
+            prompt: redacted(&self.redactor, &spec.prompt),
+            author: self.assignment.limits.commit_author.clone(),
+            execution: self.assignment.execution.uuid,
+            session: self.assignment.session.id,
+        };
+        // A push that has begun is finished; only a lost lease stops it.
+        let cancel = CancellationToken::new();
+        let confirm = async || {
+            lease::confirm_fresh(&self.held)
+                .await
+                .map_err(|error| refused("confirm the lease before the push", &error))
+        };
+        let delivered = push::deliver(self.git_access()?, deliver, &self.events, &cancel, confirm);
+        tokio::pin!(delivered);
+        let delivered = tokio::select! {
+            delivered = &mut delivered => delivered,
+            _ = self.held.lease().gone() => {
+                cancel.cancel();
+                delivered.await
+            }
+        };
+        report.branch = delivered.branch;
+        report.commit_hash = delivered.commit_hash;
+        report.pushed = delivered.pushed;
+        delivered.failure.map_or(Ok(()), Err)
+    }
+
+    /// Saves and uploads the session.
+    pub(super) async fn archive(&self, root: &SessionRoot) -> Result<Option<ArchiveDone>, Failure> {
+        let limits = &self.assignment.limits;
+        let request = SaveRequest {
+            session_root: root.path().to_owned(),
+            include_ignored: limits.include_ignored,
+            max_bytes: limits.max_session_bytes,
+            max_files: limits.max_session_files,
+            secrets: self.redactor.clone(),
+        };
+        let storage = storage()?;
+        tokio::select! {
+            saved = persist::save(&storage, &self.held, request) => {
+                let (archive, notes) = saved?;
+                for note in notes {
+                    self.events.message(note).await;
+                }
+                Ok(Some(archive))
+            }
+            gone = self.held.lease().gone() => Err(refused("archive the session", &gone.into())),
+        }
+    }
+}
+
+/// A client of the object storage, whose answers lead nowhere else.
+fn storage() -> Result<Storage, Failure> {
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| {
+            Failure::new(
+                ErrorCode::InternalError,
+                format!("prepare the HTTP client: {error}"),
+            )
+        })?;
+    Ok(Storage::new(http))
+}
+
+/// The prompt's text without secrets: its first line becomes a commit's subject.
+fn redacted(redactor: &Redactor, prompt: &[PromptPart]) -> Vec<PromptPart> {
+    let clean = |part: &PromptPart| match part {
+        PromptPart::Text { text } => Some(PromptPart::Text {
+            text: redactor.redact_text(text).into_owned(),
+        }),
+        PromptPart::Image { .. } => None,
+    };
+    prompt.iter().filter_map(clean).collect()
+}

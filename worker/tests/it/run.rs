@@ -1,0 +1,323 @@
+//! Whole executions by the real worker binary, against a dispatcher that loses answers, goes
+//! away, or takes the execution back.
+
+use clawlink_shared::execution::{ErrorCode, Outcome};
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::dispatcher::{Dispatcher, assignment};
+use crate::worker_process::{Machine, Worker};
+
+/// A script that says `started` and then waits for ever.
+const ENDLESS: &str = "echo started; while true; do sleep 0.1; done";
+
+fn is_empty(dir: &std::path::Path) -> bool {
+    std::fs::read_dir(dir).unwrap().next().is_none()
+}
+
+#[tokio::test]
+async fn a_script_runs_from_claim_to_recorded_end() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.submit("echo one; echo two >&2; pwd; touch made");
+    let (code, log) = machine.start(&dispatcher).ended().await;
+    assert_eq!(code, Some(0));
+    let told = dispatcher.told();
+    let calls: Vec<_> = told
+        .calls
+        .iter()
+        .filter(|call| !matches!(call.as_str(), "events" | "heartbeat" | "control"))
+        .collect();
+    assert_eq!(calls, ["claim", "ack", "state", "archive", "complete"]);
+    assert_eq!(told.types()[0], "session_name");
+    assert!(
+        told.types()[1..]
+            .iter()
+            .all(|kind| ["assistant_message", "agent_text"].contains(kind))
+    );
+    assert!(told.text().contains("one") && told.text().contains("two"));
+    assert_eq!(told.completes.len(), 1);
+    let complete = &told.completes[0];
+    assert_eq!(complete.outcome, Outcome::Completed);
+    assert_eq!(complete.last_n, told.events.len() as u64);
+    assert!(complete.result.as_ref().unwrap().contains("one"));
+    assert!(complete.archive.is_some());
+    assert!(told.repeated.is_empty());
+    assert!(
+        is_empty(&machine.workspace()),
+        "the session was not removed"
+    );
+    assert!(!log.contains("ERROR"));
+}
+
+#[tokio::test]
+async fn a_session_resumes_on_an_empty_machine() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let session = dispatcher.submit("echo kept > file; mkdir -p $HOME/cache; touch $HOME/cache/x");
+    machine.start(&dispatcher).ended().await;
+    let mut second = assignment("cat file; ls $HOME");
+    second.session.id = session;
+    second.session.turn = 2;
+    second.session.archive = Some(dispatcher.archive_source());
+    second.session.archived_root = Some(machine.workspace().display().to_string());
+    dispatcher.told().events.clear();
+    dispatcher.put(second);
+    let (code, _) = machine.start(&dispatcher).ended().await;
+    assert_eq!(code, Some(0));
+    let told = dispatcher.told();
+    assert_eq!(told.completes[1].outcome, Outcome::Completed);
+    assert_eq!(told.text(), "kept");
+}
+
+#[tokio::test]
+async fn a_session_of_another_root_is_unavailable() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.submit("true");
+    machine.start(&dispatcher).ended().await;
+    let mut second = assignment("true");
+    second.session.archive = Some(dispatcher.archive_source());
+    second.session.archived_root = Some("/elsewhere".to_owned());
+    dispatcher.told().events.clear();
+    dispatcher.put(second);
+    assert_eq!(machine.start(&dispatcher).ended().await.0, Some(0));
+    let told = dispatcher.told();
+    let error = told.completes[1].error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::SessionUnavailable);
+    assert!(told.completes[1].archive.is_none());
+}
+
+#[tokio::test]
+async fn lost_answers_change_nothing() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    for call in ["claim", "ack", "state", "events", "archive", "complete"] {
+        dispatcher.told().lose_answers.insert(call, 2);
+    }
+    dispatcher.submit("for i in $(seq 50); do echo line $i; done");
+    assert_eq!(machine.start(&dispatcher).ended().await.0, Some(0));
+    let told = dispatcher.told();
+    assert_eq!(told.granted.len(), 1, "the claim id changed");
+    assert!(!told.repeated.is_empty(), "no batch was repeated");
+    // Every complete says the same; the dispatcher records the first.
+    assert_eq!(told.completes.len(), 3);
+    assert_eq!(told.events.len() as u64, told.completes[0].last_n);
+    let lines: Vec<_> = (1..=50).map(|i| format!("line {i}")).collect();
+    assert_eq!(told.text(), lines.join("\n"));
+}
+
+#[tokio::test]
+async fn a_report_survives_its_worker() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher
+        .told()
+        .lose_answers
+        .insert("complete", usize::MAX);
+    dispatcher.submit("true");
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("the first report", |told| !told.completes.is_empty())
+        .await;
+    worker.signal(Signal::KILL);
+    worker.ended().await;
+    let sent = {
+        let mut told = dispatcher.told();
+        told.lose_answers.clear();
+        told.completes.len()
+    };
+    let next = machine.start(&dispatcher);
+    dispatcher
+        .until("the next claim", |told| {
+            told.claims.len() > 1 && told.completes.len() > sent
+        })
+        .await;
+    next.signal(Signal::TERM);
+    assert_eq!(next.ended().await.0, Some(0));
+    assert_eq!(dispatcher.told().completes.len(), sent + 1);
+    let left = std::fs::read_dir(machine.spool()).unwrap().flatten();
+    assert_eq!(left.filter(|entry| entry.path().is_dir()).count(), 0);
+}
+
+#[tokio::test]
+async fn a_lost_lease_stops_the_agent_and_says_nothing() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.told().lease_ms = 600;
+    dispatcher.submit(ENDLESS);
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("the agent runs", |told| told.text().contains("started"))
+        .await;
+    dispatcher.told().lease_lost = true;
+    let (code, log) = worker.ended().await;
+    assert_eq!(code, Some(0));
+    assert!(log.contains("the lease is over"));
+    let told = dispatcher.told();
+    assert_eq!(told.count("complete") + told.count("archive"), 0);
+    assert!(is_empty(&machine.workspace()));
+}
+
+#[tokio::test]
+async fn a_cancelled_run_is_archived_and_reported_as_cancelled() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.order(json!({"something_new": {"x": 1}}));
+    dispatcher.submit(ENDLESS);
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("the agent runs", |told| told.text().contains("started"))
+        .await;
+    dispatcher.order(json!({"cancel": {"reason": "enough"}}));
+    assert_eq!(worker.ended().await.0, Some(0));
+    let told = dispatcher.told();
+    assert_eq!(told.completes[0].outcome, Outcome::Cancelled);
+    assert_eq!(told.completes[0].error, None);
+    assert!(told.completes[0].archive.is_some());
+}
+
+#[tokio::test]
+async fn an_idle_worker_drains_at_once() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("a claim waits", |told| !told.claims.is_empty())
+        .await;
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.ended().await.0, Some(0));
+    assert_eq!(dispatcher.told().count("ack"), 0);
+}
+
+#[tokio::test]
+async fn a_busy_worker_drains_by_interrupting_its_agent() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.submit(ENDLESS);
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("the agent runs", |told| told.text().contains("started"))
+        .await;
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.ended().await.0, Some(0));
+    let told = dispatcher.told();
+    let complete = &told.completes[0];
+    assert_eq!(complete.outcome, Outcome::Interrupted);
+    assert_eq!(
+        complete.error.as_ref().unwrap().code,
+        ErrorCode::Interrupted
+    );
+    assert!(complete.archive.is_some());
+}
+
+#[tokio::test]
+async fn a_draining_worker_lets_a_short_run_finish() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.submit("echo started; read -t 1 < <(sleep 5); echo finished");
+    let mut command = machine.command(&dispatcher);
+    command.env("CLAWLINK_DRAIN_TIMEOUT", "60");
+    let worker = Worker::start(command);
+    dispatcher
+        .until("the agent runs", |told| told.text().contains("started"))
+        .await;
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.ended().await.0, Some(0));
+    let told = dispatcher.told();
+    assert_eq!(told.completes[0].outcome, Outcome::Completed);
+    assert!(told.text().ends_with("finished"));
+}
+
+#[tokio::test]
+async fn a_run_ends_at_its_time_limit() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let mut endless = assignment(ENDLESS);
+    endless.request.options.timeout_seconds = Some(1);
+    dispatcher.put(endless);
+    assert_eq!(machine.start(&dispatcher).ended().await.0, Some(0));
+    let told = dispatcher.told();
+    assert_eq!(told.completes[0].outcome, Outcome::Failed);
+    assert_eq!(
+        told.completes[0].error.as_ref().unwrap().code,
+        ErrorCode::Timeout
+    );
+    assert!(told.completes[0].archive.is_some());
+}
+
+#[tokio::test]
+async fn dispatchers_may_be_away_for_longer_than_the_lease() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.told().lease_ms = 300;
+    dispatcher.submit("for i in $(seq 20); do echo line $i; sleep 0.1; done");
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("the agent runs", |told| !told.text().is_empty())
+        .await;
+    dispatcher.told().away = true;
+    // The agent goes on for two seconds, the lease lasts less than one.
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    dispatcher.told().away = false;
+    assert_eq!(worker.ended().await.0, Some(0));
+    let told = dispatcher.told();
+    assert_eq!(told.completes[0].outcome, Outcome::Completed);
+    let lines: Vec<_> = (1..=20).map(|i| format!("line {i}")).collect();
+    assert_eq!(told.text(), lines.join("\n"));
+}
+
+#[tokio::test]
+async fn a_worker_without_dispatchers_gives_up_after_the_grace() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let mut endless = assignment(ENDLESS);
+    endless.limits.outage_grace_seconds = 1;
+    endless.lease.expires_in_ms = 300;
+    dispatcher.told().lease_ms = 300;
+    dispatcher.put(endless);
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("the agent runs", |told| told.text().contains("started"))
+        .await;
+    dispatcher.told().away = true;
+    assert_eq!(worker.ended().await.0, Some(4));
+    assert!(is_empty(&machine.workspace()));
+}
+
+#[tokio::test]
+async fn a_cut_lifeline_ends_worker_and_agent() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.submit(ENDLESS);
+    let mut command = machine.command(&dispatcher);
+    command
+        .arg("--lifeline")
+        .stdin(std::process::Stdio::piped());
+    let mut worker = Worker::start(command);
+    dispatcher
+        .until("the agent runs", |told| told.text().contains("started"))
+        .await;
+    worker.cut_lifeline();
+    assert_eq!(worker.ended().await.0, Some(5));
+}
+
+#[tokio::test]
+async fn what_a_crashed_worker_left_is_swept() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    dispatcher.submit(ENDLESS);
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("the agent runs", |told| told.text().contains("started"))
+        .await;
+    worker.signal(Signal::KILL);
+    worker.ended().await;
+    assert!(!is_empty(&machine.workspace()));
+    dispatcher.told().lose_answers.clear();
+    dispatcher.told().events.clear();
+    dispatcher.submit("true");
+    assert_eq!(machine.start(&dispatcher).ended().await.0, Some(0));
+    assert!(is_empty(&machine.workspace()));
+}
+
+#[tokio::test]
+async fn a_refused_pool_token_is_said_and_tried_again() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let mut command = machine.command(&dispatcher);
+    command.env("CLAWLINK_POOL_TOKEN", "wrong-token");
+    let worker = Worker::start(command);
+    dispatcher
+        .until("two claims", |told| told.count("claim") > 1)
+        .await;
+    worker.signal(Signal::TERM);
+    let (code, log) = worker.ended().await;
+    assert_eq!(code, Some(0));
+    assert!(log.contains("check the pool token"));
+    assert!(!log.contains("wrong-token"));
+}
