@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::limits::{CLIENTS, hammer};
 use super::report::Figure;
@@ -136,7 +136,8 @@ async fn connect(bench: &Bench) -> Result<PgConnection> {
     let url = url.context("--database-url is not set")?;
     let options = PgConnectOptions::from_str(url.expose())
         .context("read the Postgres URL")?
-        .options([("search_path", SCHEMA)]);
+        .options([("search_path", SCHEMA), ("client_min_messages", "warning")])
+        .disable_statement_logging();
     PgConnection::connect_with(&options)
         .await
         .context("connect to Postgres")

@@ -103,10 +103,9 @@ async fn end(bench: &Bench, executions: &[ExecutionId], opened: Vec<Response>) -
     let count = opened.len();
     let ended = futures::stream::iter(opened.into_iter().map(ends_cancelled))
         .buffer_unordered(count.max(1))
-        .fold(0, async |sum, ended| sum + u64::from(ended));
-    let ended = tokio::time::timeout(END_WITHIN, ended)
-        .await
-        .context("streams did not end in time")?;
+        .take_until(tokio::time::sleep(END_WITHIN))
+        .fold(0, async |sum, ended| sum + u64::from(ended))
+        .await;
     let took = start.elapsed().as_millis();
     let missing = count as u64 - ended;
     Ok(Figure::value(
@@ -118,7 +117,7 @@ async fn end(bench: &Bench, executions: &[ExecutionId], opened: Vec<Response>) -
     )
     .at_most(Stat::Value, 0.0)
     .note(format!(
-        "all executions cancelled and all streams ended within {took} ms"
+        "all executions were cancelled and their streams read to the end in {took} ms"
     )))
 }
 
