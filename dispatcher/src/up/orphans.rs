@@ -67,18 +67,24 @@ pub(super) fn end() {
     }
 }
 
-/// Kills processes of an earlier run of ours: those with `marker` in their environment.
-pub(super) fn end_marked(marker: &str) {
-    let us = getpid().as_raw_pid().cast_unsigned();
-    for pid in all_processes().filter(|pid| *pid != us) {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if environment
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == marker.as_bytes())
-        {
-            tracing::warn!(pid, "ending a process of an earlier run");
-            send(Some(pid), Signal::KILL);
+/// Kills what an earlier run of ours left: workers have `marker` in their environment, agents
+/// get a cleared one, but their home lies below `workspace`.
+pub(super) fn end_marked(marker: &str, workspace: &Path) {
+    let home = format!("HOME={}/", workspace.display());
+    for _ in 0..ROUNDS {
+        let left: Vec<u32> = all_processes()
+            .filter(|pid| {
+                let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                environment
+                    .split(|byte| *byte == 0)
+                    .any(|entry| entry == marker.as_bytes() || entry.starts_with(home.as_bytes()))
+            })
+            .filter(|pid| send(Some(*pid), Signal::KILL))
+            .collect();
+        if left.is_empty() {
+            return;
         }
+        tracing::warn!(?left, "ending what an earlier run left behind");
     }
 }
 

@@ -101,7 +101,7 @@ impl Workers {
         let marker = format!("CLAWLINK_MARKER={}", data_dir.root().display());
         if isolation == Isolation::Subreaper {
             tracing::warn!("no PID namespaces here: what workers leave behind is ended one by one");
-            orphans::end_marked(&marker);
+            orphans::end_marked(&marker, &data_dir.path("workspace"));
             orphans::adopt().context("become the subreaper")?;
         }
         let stop = CancellationToken::new();
