@@ -80,6 +80,13 @@ impl DataDir {
             .mode(0o600)
             .open(root.join("lock"))
             .with_context(|| format!("write into data directory {}", root.display()))?;
+        let owner = lock.metadata().context("read lock file")?.uid();
+        let us = Identity::current().uid;
+        ensure!(
+            owner == us,
+            "{} was made by the user with id {owner}, not by {us}: run as that user, or choose another --data-dir",
+            root.display()
+        );
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(

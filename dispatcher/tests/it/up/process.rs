@@ -2,7 +2,7 @@
 //! The worker is a script here: it shows how workers are started, not what they do.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -144,6 +144,31 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// The direct children of that name.
+fn children(up: &Up, name: &str) -> Vec<Pid> {
+    let parent = up.pid().as_raw_pid().to_string();
+    let has_name =
+        |pid: i32| text(&Path::new("/proc").join(pid.to_string()).join("comm")).trim() == name;
+    processes()
+        .filter(|(pid, stat)| stat[1] == parent && stat[0] != "Z" && has_name(*pid))
+        .filter_map(|(pid, _)| Pid::from_raw(pid))
+        .collect()
+}
+
+/// What `/health` answers, headers included; nothing if it does not.
+fn health(url: &str) -> String {
+    let address = url.trim_start_matches("http://");
+    let mut answer = String::new();
+    if let Ok(mut stream) = std::net::TcpStream::connect(address) {
+        let asked = write!(
+            stream,
+            "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        );
+        let _read = asked.and_then(|()| stream.read_to_string(&mut answer));
+    }
+    answer
+}
+
 /// The processes that workers left their group with, each with its parent.
 fn daemons(below: &HashSet<(i32, String)>) -> Vec<(i32, i32)> {
     processes()
@@ -183,6 +208,15 @@ fn a_killed_up_leaves_nothing_behind_and_the_next_one_recovers() {
     assert_eq!(mode(&data.join("api-key")), 0o600);
     assert_eq!(mode(&data.join("secrets")), 0o700);
     let key = text(&data.join("api-key"));
+
+    let server = children(&up, "postgres")[0];
+    kill_process(server, Signal::KILL).expect("kill PostgreSQL");
+    eventually("another server runs", || {
+        children(&up, "postgres").iter().any(|pid| *pid != server)
+    });
+    eventually("all parts are well again", || {
+        health(&up.url).contains("\"status\":\"ok\"")
+    });
 
     let second = command(&data).output().expect("run");
     let error = String::from_utf8_lossy(&second.stderr).into_owned();
