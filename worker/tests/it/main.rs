@@ -16,5 +16,6 @@ mod events;
 mod git;
 mod redact;
 mod run;
+mod run_git;
 mod sandbox;
 mod worker_process;
