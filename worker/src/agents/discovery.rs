@@ -5,7 +5,6 @@
 //! remembered is only ever shown to people.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -210,14 +209,12 @@ async fn ask(program: &Path) -> Result<String> {
     Ok(line[..line.floor_char_boundary(MAX_VERSION_BYTES)].to_owned())
 }
 
-/// Directories that a program needs to read when it lies outside the system's own.
-pub(super) fn home_of(program: &Path, environment: &AgentEnvironment) -> Vec<PathBuf> {
-    let beside = program.parent().map(Path::to_owned);
-    let agent_dir = environment.agent_dir.clone();
-    let in_agent_dir = agent_dir.filter(|directory| program.starts_with(directory));
-    in_agent_dir
-        .or(beside)
-        .filter(|directory| directory.as_os_str() != OsStr::new("/"))
-        .into_iter()
-        .collect()
+/// What a program needs to read outside the system's own directories: all of the agents'
+/// directory, or else itself alone, for who knows what lies beside it.
+pub(super) fn needs_of(program: &Path, environment: &AgentEnvironment) -> PathBuf {
+    let agent_dir = environment.agent_dir.as_ref();
+    let agent_dir = agent_dir.and_then(|directory| directory.canonicalize().ok());
+    agent_dir
+        .filter(|directory| program.starts_with(directory))
+        .unwrap_or_else(|| program.to_owned())
 }

@@ -371,13 +371,35 @@ async fn stop_interrupts_words_tools_and_silence() {
 #[tokio::test]
 async fn key_is_not_on_any_command_line() {
     let (session, model) = (Session::new(), Model::start().await.unwrap());
-    let prompt = "[[bash:cat /proc/[0-9]*/cmdline | tr '\\0' ' ']]";
+    // Brackets keep the search from finding itself.
+    let prompt = r"[[bash:cat /proc/[0-9]*/cmdline | tr '\0' ' ' | grep -ao 'input-format [s]tream-json\|sk-ant-[a]pi03-scripted']]";
     let ended = claude(&session, &model, prompt)
         .finish(AgentKind::Claude)
         .await;
     let output = ended.texts(EventType::AgentToolResult, "output");
     assert!(output.contains("stream-json"), "{output}");
     assert!(!output.contains("sk-ant-api03-scripted"));
+}
+
+#[tokio::test]
+async fn program_on_the_path_is_found_and_alone_readable() {
+    let (session, model) = (Session::new(), Model::start().await.unwrap());
+    let directory = session.outside().join("bin");
+    std::fs::create_dir(&directory).unwrap();
+    let installed = agent_dir().join(native_package());
+    let linked = std::fs::hard_link(&installed, directory.join("claude"));
+    linked
+        .or_else(|_| std::os::unix::fs::symlink(&installed, directory.join("claude")))
+        .unwrap();
+    std::fs::write(directory.join("beside"), "beside-secret").unwrap();
+    let prompt = format!("[[bash:cat {}/beside]]", directory.display());
+    let mut run = claude(&session, &model, &prompt);
+    run.environment.agent_dir = None;
+    run.environment.search_path.insert(0, directory);
+    let ended = run.finish(AgentKind::Claude).await;
+    assert_eq!(ended.end.failure, None);
+    let output = ended.texts(EventType::AgentToolResult, "output");
+    assert!(output.contains("denied"), "{output}");
 }
 
 fn copy_as_owner(from: &Path, to: &Path, owner_of: &Path) {
@@ -394,4 +416,14 @@ fn copy_as_owner(from: &Path, to: &Path, owner_of: &Path) {
         chown.arg("-R").arg("--reference").arg(owner_of).arg(home);
         assert!(chown.status().unwrap().success());
     }
+}
+
+/// The CLI's own program, below the agents' directory.
+fn native_package() -> String {
+    let machine = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "x64"
+    };
+    format!("node_modules/@anthropic-ai/claude-code-linux-{machine}/claude")
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::credential::Credential;
 use crate::agents::AgentJob;
 use crate::agents::process::Launch;
-use crate::agents::{AgentEnvironment, discovery::home_of};
+use crate::agents::{AgentEnvironment, discovery::needs_of};
 
 /// How often the CLI repeats a call that the model refused or that broke.
 const MAX_RETRIES: u32 = 3;
@@ -46,7 +46,7 @@ pub(super) fn launch(
         program: program.to_owned(),
         args: arguments(job, session),
         env,
-        read_only: home_of(program, environment),
+        read_only: vec![needs_of(program, environment)],
     }
 }
 
