@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::events::EventSink;
+use crate::redact::Redactor;
 use crate::workspace::git::{
-    self, CloneRequest, CommitOutcome, CommitRequest, GitAccess, Progress, Pushed,
+    self, CloneRequest, CommitOutcome, CommitRequest, GitAccess, Progress, PushRequest, Pushed,
 };
 
 /// The longest first line of a commit message, in characters.
@@ -105,6 +106,8 @@ pub struct Deliver {
     pub execution: Uuid,
     /// The session, for a trailer.
     pub session: SessionId,
+    /// Knows the secrets that must not leave with a commit.
+    pub redactor: Redactor,
 }
 
 /// What became of the work.
@@ -167,7 +170,9 @@ async fn deliver_in_stages(
     delivered: &mut Delivered,
 ) -> Result<(), Failure> {
     stages.say("analyzing", "Looking for changes").await;
-    let message = commit_message(&deliver.prompt, deliver.execution, deliver.session);
+    let prompt = text_of(&deliver.prompt);
+    let prompt = deliver.redactor.redact_text(&prompt);
+    let message = commit_message(&prompt, deliver.execution, deliver.session);
     let outcome = commit(deliver.clone(), message.clone()).await?;
     for note in &outcome.notes {
         stages.events.message(note.as_str()).await;
@@ -232,13 +237,13 @@ async fn push(
     cancel: CancellationToken,
 ) -> Result<Pushed, Failure> {
     blocking(move || {
-        git::push(
-            &access,
-            &deliver.work,
-            &deliver.tmp,
-            &deliver.branch,
-            &cancel,
-        )
+        let push = PushRequest {
+            work: &deliver.work,
+            tmp: &deliver.tmp,
+            branch: &deliver.branch,
+            redactor: &deliver.redactor,
+        };
+        git::push(&access, push, &cancel)
     })
     .await
 }
@@ -256,9 +261,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The request's first line, cut to [`MAX_SUBJECT`] characters, and the trailers.
-fn commit_message(prompt: &[PromptPart], execution: Uuid, session: SessionId) -> String {
-    let text = text_of(prompt);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+fn commit_message(prompt: &str, execution: Uuid, session: SessionId) -> String {
+    let line = prompt.lines().map(str::trim).find(|line| !line.is_empty());
     let line: String = line
         .unwrap_or("Apply the requested changes")
         .chars()

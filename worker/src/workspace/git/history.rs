@@ -4,7 +4,7 @@
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use git2::{Error, ObjectType, Oid, PackBuilder, Repository, Tree};
+use git2::{Error, ObjectType, Oid, Repository, Tree};
 
 /// Commits reachable from `tip` and from none of `known`, newest first. `known` may name
 /// commits that are not here; they are passed over. A wrong clock may add a few known ones.
@@ -84,32 +84,41 @@ pub(super) fn is_ancestor(repo: &Repository, ancestor: Oid, tips: &[Oid]) -> Res
     Ok(true)
 }
 
-/// Adds each commit to a pack, with the objects that its first parent does not have.
-pub(super) fn pack_commits(
-    repo: &Repository,
-    commits: &[Oid],
-    pack: &mut PackBuilder<'_>,
-) -> Result<(), Error> {
+/// An object that a commit brings.
+pub(super) struct NewObject {
+    pub(super) id: Oid,
+    /// The commit that brings it; the object itself, if it is the commit.
+    pub(super) commit: Oid,
+}
+
+/// Each commit, and the objects that its first parent does not have.
+pub(super) fn new_objects(repo: &Repository, commits: &[Oid]) -> Result<Vec<NewObject>, Error> {
     let mut seen = HashSet::new();
-    for oid in commits {
-        let commit = repo.find_commit(*oid)?;
-        pack.insert_object(*oid, None)?;
+    let mut found = Vec::new();
+    for id in commits {
+        let commit = repo.find_commit(*id)?;
         let before = match commit.parent_count() {
             0 => None,
             _ => Some(commit.parent(0)?.tree()?),
         };
-        pack_tree(repo, commit.tree()?, before, pack, &mut seen)?;
+        let mut ids = vec![*id];
+        add_tree(repo, commit.tree()?, before, &mut seen, &mut ids)?;
+        let new = |object| NewObject {
+            id: object,
+            commit: *id,
+        };
+        found.extend(ids.into_iter().map(new));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Adds `tree` without what `before` has; no recursion, because trees can nest at will.
-fn pack_tree<'r>(
+fn add_tree<'r>(
     repo: &'r Repository,
     tree: Tree<'r>,
     before: Option<Tree<'r>>,
-    pack: &mut PackBuilder<'_>,
     seen: &mut HashSet<Oid>,
+    ids: &mut Vec<Oid>,
 ) -> Result<(), Error> {
     let mut waiting = vec![(tree, before)];
     while let Some((tree, before)) = waiting.pop() {
@@ -119,7 +128,7 @@ fn pack_tree<'r>(
         if is_old || !seen.insert(tree.id()) {
             continue;
         }
-        pack.insert_object(tree.id(), None)?;
+        ids.push(tree.id());
         for entry in &tree {
             let old = before
                 .as_ref()
@@ -133,9 +142,7 @@ fn pack_tree<'r>(
                     let old = old.map(|old| repo.find_tree(old.id())).transpose()?;
                     waiting.push((repo.find_tree(entry.id())?, old));
                 }
-                Some(ObjectType::Blob) if seen.insert(entry.id()) => {
-                    pack.insert_object(entry.id(), None)?;
-                }
+                Some(ObjectType::Blob) if seen.insert(entry.id()) => ids.push(entry.id()),
                 _ => {}
             }
         }

@@ -31,7 +31,7 @@ pub use branch::{start_branch, working_directory};
 pub use clone::{CloneRequest, Cloned, clone};
 pub use commit::{CommitOutcome, CommitRequest, commit_all};
 pub use http::GitAccess;
-pub use push::{Pushed, push};
+pub use push::{PushRequest, Pushed, push};
 
 /// What a long transfer has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]

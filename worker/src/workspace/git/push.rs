@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use git2::{Oid, Repository};
@@ -11,9 +11,11 @@ use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 
 use super::dotgit::Scratch;
+use super::history::NewObject;
 use super::http::{Conversation, GitAccess, Service};
 use super::pkt::{self, Advert, Pkt, SideBand};
 use super::{branch, history, host_words};
+use crate::redact::Redactor;
 
 /// Longest report of a host, in bytes.
 const MAX_REPORT: u64 = 1024 * 1024;
@@ -27,19 +29,31 @@ pub struct Pushed {
     pub was_there: bool,
 }
 
-/// Pushes `branch` as the session has it. Never forces: a remote branch that has other
+/// What to push.
+#[derive(Debug, Clone, Copy)]
+pub struct PushRequest<'a> {
+    /// The working tree.
+    pub work: &'a Path,
+    /// A directory outside of the agent's reach, for the throw-away repository.
+    pub tmp: &'a Path,
+    /// The branch, without `refs/heads/`.
+    pub branch: &'a str,
+    /// Stops the push if a commit holds a secret that it knows.
+    pub redactor: &'a Redactor,
+}
+
+/// Pushes a branch as the session has it. Never forces: a remote branch that has other
 /// commits is a failure. Every failure is a `push_failed` with the host's reason.
 pub fn push(
     access: &GitAccess,
-    work: &Path,
-    tmp: &Path,
-    branch: &str,
+    push: PushRequest<'_>,
     cancel: &CancellationToken,
 ) -> Result<Pushed, Failure> {
+    let branch = push.branch;
     let reference = branch::reference_name(branch)?;
     let failed = |message: String| Failure::new(ErrorCode::PushFailed, message);
     let open = || -> Result<(Scratch, Oid)> {
-        let scratch = Scratch::open(work, tmp)?;
+        let scratch = Scratch::open(push.work, push.tmp)?;
         let tip = scratch
             .reference(&reference)?
             .context("the branch has no commit")?;
@@ -70,7 +84,7 @@ pub fn push(
             "non-fast-forward: {branch} on the git host has commits that this session does not have"
         )));
     }
-    let (body, length) = request(&scratch, &advert, &reference, old, tip)
+    let (body, length) = request(&scratch, push.redactor, &advert, &reference, old, tip)
         .map_err(|error| failed(format!("cannot push: {error:#}")))?;
     let answer = conversation
         .post(body, length)
@@ -86,6 +100,7 @@ pub fn push(
 /// The command, then the pack as a file of the scratch directory.
 fn request(
     scratch: &Scratch,
+    redactor: &Redactor,
     advert: &Advert,
     reference: &str,
     old: Option<Oid>,
@@ -95,21 +110,39 @@ fn request(
     known.extend(scratch.known_to_remote()?);
     known.extend(&scratch.shallow);
     let commits = history::new_commits(&scratch.repo, tip, &known).context("find new commits")?;
+    let objects = history::new_objects(&scratch.repo, &commits).context("find new objects")?;
+    screen(&scratch.repo, redactor, &objects)?;
     let old = old.unwrap_or(Oid::ZERO_SHA1);
     let command = format!("{old} {tip} {reference}\0 report-status side-band-64k");
     let path = scratch.path().join("push");
     let mut file = std::fs::File::create(&path).context("create the pack")?;
     file.write_all(&pkt::line(command.as_bytes()))?;
     file.write_all(pkt::FLUSH)?;
-    write_pack(&scratch.repo, &commits, &mut file).context("write the pack")?;
+    write_pack(&scratch.repo, &objects, &mut file).context("write the pack")?;
     let length = file.metadata()?.len();
     let file = tokio::fs::File::from_std(std::fs::File::open(&path).context("open the pack")?);
     Ok((reqwest::Body::wrap_stream(ReaderStream::new(file)), length))
 }
 
-fn write_pack(repo: &Repository, commits: &[Oid], file: &mut std::fs::File) -> Result<()> {
+/// Refuses objects that hold a secret: messages, file names and contents alike.
+fn screen(repo: &Repository, redactor: &Redactor, objects: &[NewObject]) -> Result<()> {
+    let odb = repo.odb().context("read new objects")?;
+    for object in objects {
+        let content = odb.read(object.id).context("read new objects")?;
+        ensure!(
+            !redactor.is_hit(content.data()),
+            "commit {} holds a secret that was given to this execution",
+            object.commit
+        );
+    }
+    Ok(())
+}
+
+fn write_pack(repo: &Repository, objects: &[NewObject], file: &mut std::fs::File) -> Result<()> {
     let mut pack = repo.packbuilder()?;
-    history::pack_commits(repo, commits, &mut pack)?;
+    for object in objects {
+        pack.insert_object(object.id, None)?;
+    }
     let mut failed = None;
     let packed = pack.foreach(|chunk| {
         failed = file.write_all(chunk).err();

@@ -4,8 +4,10 @@ use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::id::SessionId;
 use clawlink_shared::prompt::PromptPart;
+use clawlink_shared::secret::Secret;
 use clawlink_worker::events::{Draft, EventSink};
 use clawlink_worker::push::{Deliver, Delivered, Obtain, deliver, obtain_repository};
+use clawlink_worker::redact::Redactor;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -64,6 +66,7 @@ async fn deliver_from(
         author: author(),
         execution: Uuid::nil(),
         session: SessionId(Uuid::nil()),
+        redactor: Redactor::new([&Secret::new(bench.host.token())]),
     };
     let cancel = CancellationToken::new();
     let delivered = deliver(bench.access.clone(), what, &sink, &cancel, async || lease).await;

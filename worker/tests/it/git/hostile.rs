@@ -256,3 +256,58 @@ async fn missing_objects_and_forged_facts_only_fail_the_push() {
         ErrorCode::PushFailed
     );
 }
+
+#[tokio::test]
+async fn a_secret_in_a_file_a_name_or_a_message_stops_the_push() {
+    for place in ["content", "name", "message"] {
+        let bench = Bench::started(&[("a", "1")]).await;
+        let token = bench.host.token();
+        match place {
+            "content" => bench.write("leak", &format!("the token is {token}\n")),
+            "name" => bench.write(&token, "1"),
+            _ => bench.write("file", "1"),
+        }
+        if place == "message" {
+            bench.agent(&["add", "."]);
+            bench.agent(&["commit", "-qm", &token]);
+            bench.write("file", "2");
+        }
+        bench.commit("Work").await.unwrap();
+        let failure = bench.push().await.unwrap_err();
+        assert!(
+            failure.message.contains("holds a secret"),
+            "{}",
+            failure.message
+        );
+        assert!(!failure.message.contains(&token));
+        assert_eq!(
+            bench.host.tip("app", BRANCH).await.unwrap(),
+            None,
+            "{place}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn gitmodules_of_the_agent_is_not_read_as_configuration() {
+    let bench = Bench::started(&[("a", "1")]).await;
+    let pipe = bench.dir.path().join("pipe");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let include = format!("[include]\n\tpath = {}\n", pipe.display());
+    bench.write(
+        ".gitmodules",
+        &format!("{include}[submodule \"../x\"]\n\tpath = a\n\turl = -x\n"),
+    );
+    bench.write("work", "1");
+    bench.commit_and_push().await;
+    assert_eq!(
+        bench.tree().await,
+        ["100644 .gitmodules", "100644 a", "100644 work"]
+    );
+}

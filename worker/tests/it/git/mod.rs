@@ -12,8 +12,9 @@ use clawlink_fixtures::git_host::GitHost;
 use clawlink_shared::control::{CommitAuthor, Failure};
 use clawlink_shared::execution::Repository;
 use clawlink_shared::secret::Secret;
+use clawlink_worker::redact::Redactor;
 use clawlink_worker::workspace::git::{
-    self, CloneRequest, Cloned, CommitOutcome, CommitRequest, GitAccess, Pushed,
+    self, CloneRequest, Cloned, CommitOutcome, CommitRequest, GitAccess, PushRequest, Pushed,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -114,7 +115,17 @@ impl Bench {
     async fn push(&self) -> Result<Pushed, Failure> {
         let (access, work) = (self.access.clone(), self.work());
         let tmp = self.dir.path().join("scratch");
-        blocking(move || git::push(&access, &work, &tmp, BRANCH, &CancellationToken::new())).await
+        let redactor = Redactor::new([&Secret::new(self.host.token())]);
+        blocking(move || {
+            let push = PushRequest {
+                work: &work,
+                tmp: &tmp,
+                branch: BRANCH,
+                redactor: &redactor,
+            };
+            git::push(&access, push, &CancellationToken::new())
+        })
+        .await
     }
 
     async fn commit_and_push(&self) -> Pushed {
