@@ -10,7 +10,6 @@ use clawlink_shared::control::{CommitAuthor, Failure};
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::{ErrorCode, Repository};
 use clawlink_shared::id::SessionId;
-use clawlink_shared::prompt::{PromptPart, text_of};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -99,7 +98,7 @@ pub struct Deliver {
     /// The session's branch.
     pub branch: String,
     /// What was asked; its first line becomes the commit's subject.
-    pub prompt: Vec<PromptPart>,
+    pub prompt: String,
     /// Author and committer.
     pub author: CommitAuthor,
     /// The execution's UUID, for a trailer.
@@ -170,8 +169,7 @@ async fn deliver_in_stages(
     delivered: &mut Delivered,
 ) -> Result<(), Failure> {
     stages.say("analyzing", "Looking for changes").await;
-    let prompt = text_of(&deliver.prompt);
-    let prompt = deliver.redactor.redact_text(&prompt);
+    let prompt = deliver.redactor.redact_text(&deliver.prompt);
     let message = commit_message(&prompt, deliver.execution, deliver.session);
     let outcome = commit(deliver.clone(), message.clone()).await?;
     for note in &outcome.notes {

@@ -3,7 +3,7 @@
 
 use clawlink_shared::control::{ArchiveDone, Complete, Failure};
 use clawlink_shared::execution::ErrorCode;
-use clawlink_shared::prompt::PromptPart;
+use clawlink_shared::prompt::text_of;
 use tokio_util::sync::CancellationToken;
 
 use super::{Phase, Run, refused, stopped};
@@ -11,7 +11,6 @@ use crate::agents::StopReason;
 use crate::lease;
 use crate::persist::{self, RestoreLimits, SaveRequest, Storage};
 use crate::push::{self, Deliver, Obtain};
-use crate::redact::Redactor;
 use crate::workspace::git::GitAccess;
 use crate::workspace::root::{SessionRoot, private_dir};
 
@@ -147,10 +146,11 @@ impl Run<'_> {
             work: root.work(),
             tmp: scratch,
             branch,
-            prompt: redacted(&self.redactor, &spec.prompt),
+            prompt: text_of(&spec.prompt),
             author: self.assignment.limits.commit_author.clone(),
             execution: self.assignment.execution.uuid,
             session: self.assignment.session.id,
+            redactor: self.redactor.clone(),
         };
         // A push that has begun is finished; only a lost lease stops it.
         let cancel = CancellationToken::new();
@@ -211,15 +211,4 @@ fn storage() -> Result<Storage, Failure> {
             )
         })?;
     Ok(Storage::new(http))
-}
-
-/// The prompt's text without secrets: its first line becomes a commit's subject.
-fn redacted(redactor: &Redactor, prompt: &[PromptPart]) -> Vec<PromptPart> {
-    let clean = |part: &PromptPart| match part {
-        PromptPart::Text { text } => Some(PromptPart::Text {
-            text: redactor.redact_text(text).into_owned(),
-        }),
-        PromptPart::Image { .. } => None,
-    };
-    prompt.iter().filter_map(clean).collect()
 }

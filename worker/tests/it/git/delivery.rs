@@ -3,7 +3,6 @@
 use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::id::SessionId;
-use clawlink_shared::prompt::PromptPart;
 use clawlink_shared::secret::Secret;
 use clawlink_worker::events::{Draft, EventSink};
 use clawlink_worker::push::{Deliver, Delivered, Obtain, deliver, obtain_repository};
@@ -60,9 +59,7 @@ async fn deliver_from(
         work: bench.work(),
         tmp: bench.dir.path().join("scratch"),
         branch: BRANCH.to_owned(),
-        prompt: vec![PromptPart::Text {
-            text: format!("\n  Add a greeting {}\nand more", "very ".repeat(40)),
-        }],
+        prompt: format!("\n  Add a greeting {}\nand more", "very ".repeat(40)),
         author: author(),
         execution: Uuid::nil(),
         session: SessionId(Uuid::nil()),
