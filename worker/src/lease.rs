@@ -62,6 +62,11 @@ impl Lease {
         }
     }
 
+    /// How long the run goes on while no dispatcher answers.
+    pub fn outage_grace(&self) -> Duration {
+        self.outage_grace
+    }
+
     /// It was renewed in answer to a request sent at `sent`.
     pub fn renewed(&self, sent: Instant, expires_in_ms: u64) {
         self.known.send_if_modified(|known| {

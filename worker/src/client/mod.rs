@@ -201,7 +201,8 @@ impl Held {
         read(&answer)
     }
 
-    /// Repeats one call until it is answered, refused, or the lease is gone.
+    /// Repeats one call until it is answered, refused, or the lease is gone; at most for the
+    /// outage grace, also if other calls are answered meanwhile.
     async fn call(&self, call: &str, body: Body, timeout: Duration) -> Result<Vec<u8>, CallError> {
         let path = format!("/worker/executions/{}/{call}", self.execution);
         let call = Call {
@@ -235,6 +236,7 @@ impl Held {
         tokio::select! {
             answer = repeated => answer,
             gone = self.lease.gone() => Err(gone.into()),
+            () = tokio::time::sleep(self.lease.outage_grace()) => Err(CallError::Unreachable),
         }
     }
 }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use super::Draft;
 use crate::redact::{DeltaStream, Redactor, json};
 
-/// Room for the number and the type around the fields, and for `"truncated":true`.
-const FRAME_BYTES: usize = 128;
+/// Room for what stands around the fields: here number and type, in the log the envelope.
+const FRAME_BYTES: usize = 1024;
 
 /// Bounds to which strings are cut, one after the other, until an event fits.
 const STRING_BOUNDS: [usize; 4] = [64 * 1024, 8 * 1024, 1024, 128];

@@ -27,8 +27,12 @@ use crate::redact::Redactor;
 /// How long events gather after a batch has gone out.
 const GATHER: Duration = Duration::from_millis(3);
 
-/// Pause before a full disk is tried again.
-const DISK_RETRY: Duration = Duration::from_millis(500);
+/// Pause before a full disk, or a dispatcher that answered nonsense, is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Failures one after the other, none of them an outage, after which the run is given up: no
+/// dispatcher takes its events any more.
+const MOST_FAILURES: u32 = 60;
 
 /// Flushes that may wait at once.
 const FLUSHES: usize = 4;
@@ -173,7 +177,7 @@ impl Scribe {
                 }
                 Err(Full::Disk(error)) => {
                     tracing::warn!(%error, "event spool takes nothing");
-                    tokio::time::sleep(DISK_RETRY).await;
+                    tokio::time::sleep(RETRY).await;
                 }
             }
         }
@@ -190,7 +194,8 @@ async fn deliver(shared: Arc<Shared>, held: Held) {
         refused: BTreeMap::new(),
         most: MAX_BATCH_BYTES,
     };
-    loop {
+    let mut failures = 0;
+    while failures < MOST_FAILURES {
         let acked = *shared.acked.borrow();
         tokio::select! {
             waiting = written.wait_for(|&written| written > acked) => {
@@ -199,16 +204,21 @@ async fn deliver(shared: Arc<Shared>, held: Held) {
             _ = lease.gone() => return,
         }
         match courier.send_oldest().await {
-            Ok(()) => tokio::time::sleep(GATHER).await,
+            Ok(()) => {
+                failures = 0;
+                tokio::time::sleep(GATHER).await;
+            }
             Err(error) => {
                 if lease.is_gone().is_some() {
                     return;
                 }
                 tracing::error!(%error, "events are not taken");
-                tokio::time::sleep(DISK_RETRY).await;
+                failures += 1;
+                tokio::time::sleep(RETRY).await;
             }
         }
     }
+    lease.lose();
 }
 
 struct Courier<'a> {

@@ -34,6 +34,9 @@ use crate::redact::Redactor;
 use crate::report::Desk;
 use crate::workspace::root::SessionRoot;
 
+/// Longest message of a failure, in bytes.
+const MAX_MESSAGE_BYTES: usize = 4096;
+
 /// What stays the same whatever is run.
 pub struct Worker {
     /// The dispatchers.
@@ -233,13 +236,13 @@ impl Run<'_> {
 
     /// Everything up to the moment from which the agent may start.
     async fn before_the_agent(&self, root: &SessionRoot) -> Result<(), Failure> {
-        self.obtain_session(root).await?;
         let spec = &self.assignment.request;
         let name = SessionName {
             session_name: &spec.session_name,
             branch_name: spec.working_branch.as_deref(),
         };
         self.events.emit(EventType::SessionName, &name).await;
+        self.obtain_session(root).await?;
         self.enter(Phase::Starting);
         if let Some(reason) = self.stop.reason() {
             return Err(stopped(reason));
@@ -253,7 +256,8 @@ impl Run<'_> {
     /// Writes a failure into the report; the first one stays. A stop from outside decides
     /// over what the phases made of it.
     fn fail(&self, report: &mut Complete, failure: Failure) {
-        let message = self.redactor.redact_text(&failure.message).into_owned();
+        let mut message = self.redactor.redact_text(&failure.message).into_owned();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         tracing::info!(code = failure.code.as_str(), message, "the run fails");
         if report.outcome != Outcome::Completed {
             return;

@@ -72,8 +72,8 @@ pub(crate) struct Told {
     pub(crate) lease_lost: bool,
     /// Nothing is heard and nothing is answered.
     pub(crate) away: bool,
-    /// Types of events that are refused.
-    pub(crate) refuse: Option<&'static str>,
+    /// Types of events that are refused, and whether the refusal names the event.
+    pub(crate) refuse: Option<(&'static str, bool)>,
     /// Milliseconds of a lease.
     pub(crate) lease_ms: u64,
 }
@@ -358,10 +358,11 @@ fn events(told: &mut Told, body: &[u8]) -> Response {
         .map(|line| serde_json::from_slice(line).unwrap())
         .collect();
     assert!(!events.is_empty(), "an empty batch");
-    if let Some(kind) = told.refuse
+    if let Some((kind, is_named)) = told.refuse
         && let Some(event) = events.iter().find(|event| event.kind.as_str() == kind)
     {
-        return problem(400, "event_refused", json!({"n": event.n}));
+        let named = is_named.then_some(event.n);
+        return problem(400, "event_refused", json!({ "n": named }));
     }
     for event in events {
         let next = told.events.last_key_value().map_or(0, |(n, _)| *n) + 1;

@@ -67,8 +67,17 @@ async fn a_huge_line_is_cut_and_says_so() {
 
 #[tokio::test]
 async fn a_refused_event_is_replaced_by_one_that_says_so() {
+    refused_events_are_replaced(true).await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_names_no_event_is_narrowed_down() {
+    refused_events_are_replaced(false).await;
+}
+
+async fn refused_events_are_replaced(is_named: bool) {
     let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
-    dispatcher.told().refuse = Some("agent_text");
+    dispatcher.told().refuse = Some(("agent_text", is_named));
     dispatcher.submit("seq 20");
     assert_eq!(machine.start(&dispatcher).ended().await.0, Some(0));
     let told = dispatcher.told();

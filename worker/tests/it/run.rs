@@ -245,7 +245,8 @@ async fn dispatchers_may_be_away_for_longer_than_the_lease() {
         .until("the agent runs", |told| !told.text().is_empty())
         .await;
     dispatcher.told().away = true;
-    // The agent goes on for two seconds, the lease lasts less than one.
+    // An outage is a length of time: the agent goes on for two seconds of it, the lease lasts
+    // less than one.
     tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
     dispatcher.told().away = false;
     assert_eq!(worker.ended().await.0, Some(0));

@@ -43,20 +43,21 @@ async fn a_repository_is_cloned_changed_and_pushed() {
         "cat main.txt; echo changed > made.txt",
     ));
     assert_eq!(machine.start(&dispatcher).ended().await.0, Some(0));
-    let told = dispatcher.told();
-    let mut kinds = told.types();
-    kinds.dedup();
-    let first = |kind: &str| kinds.iter().position(|&found| found == kind).unwrap();
-    assert!(first("github_pull_progress") < first("branch_created"));
-    assert!(first("branch_created") < first("session_name"));
-    assert!(first("session_name") < first("agent_text"));
-    assert!(first("agent_text") < first("commit_progress"));
-    let complete = &told.completes[0];
-    assert_eq!(complete.outcome, Outcome::Completed);
-    assert!(complete.pushed);
-    assert_eq!(complete.branch.as_deref(), Some(BRANCH));
-    let tip = complete.commit_hash.clone();
-    drop(told);
+    let tip = {
+        let told = dispatcher.told();
+        let mut kinds = told.types();
+        kinds.dedup();
+        let first = |kind: &str| kinds.iter().position(|&found| found == kind).unwrap();
+        assert_eq!(kinds[0], "session_name");
+        assert!(first("github_pull_progress") < first("branch_created"));
+        assert!(first("branch_created") < first("agent_text"));
+        assert!(first("agent_text") < first("commit_progress"));
+        let complete = &told.completes[0];
+        assert_eq!(complete.outcome, Outcome::Completed);
+        assert!(complete.pushed);
+        assert_eq!(complete.branch.as_deref(), Some(BRANCH));
+        complete.commit_hash.clone()
+    };
     assert_eq!(host.tip("app", BRANCH).await.unwrap(), tip);
     let made = host.file("app", BRANCH, "src/made.txt").await.unwrap();
     assert_eq!(made, "changed\n");
