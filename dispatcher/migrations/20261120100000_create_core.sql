@@ -124,7 +124,8 @@ create index executions_pending on executions (workspace_id, queued_at, id)
     where state = 'pending';
 create index executions_active on executions (workspace_id, lease_expires_at)
     where state in ('planning', 'running', 'waiting');
-create index executions_by_claim on executions (claim_id) where claim_id is not null;
+-- A claim holds at most one execution, so repeating it finds the same one.
+create unique index executions_one_per_claim on executions (claim_id) where claim_id is not null;
 create index executions_by_workspace on executions (workspace_id, id desc);
 
 create table events (
@@ -168,22 +169,28 @@ create table outbox (
     -- What to do; see dispatcher/src/outbox.
     effect jsonb not null,
     created_at timestamptz not null default now(),
+    -- Whether it talks to S3 at length; such effects never delay the queue's.
+    is_slow boolean not null default false,
     -- Not before; pushed forward while a replica works on it and after a failure.
     due_at timestamptz not null default now(),
     attempts integer not null default 0
 );
 
-create index outbox_due on outbox (due_at, id);
+create index outbox_due on outbox (is_slow, due_at, id);
 
--- Multipart uploads of archives in progress, so that stale ones can be aborted. No foreign
--- keys: the rows must outlive a deleted session until their objects are gone.
+-- Archives that a lease holder may be uploading. A row goes when `complete` accepts its
+-- archive; what is left of stale ones is aborted and deleted. No foreign keys: the rows must
+-- outlive a deleted session until their objects are gone.
 create table uploads (
     key text primary key,
     execution_id bigint not null,
     session_id uuid not null,
     -- Absent for single uploads.
     upload_id text,
-    created_at timestamptz not null default now()
+    -- When URLs were last granted.
+    granted_at timestamptz not null default now(),
+    -- Its objects are being deleted: `complete` must refuse it.
+    is_abandoned boolean not null default false
 );
 
-create index uploads_age on uploads (created_at);
+create index uploads_age on uploads (granted_at);

@@ -11,6 +11,8 @@ use sqlx::{Connection, PgPool};
 use crate::blobs::Blobs;
 use crate::bus::Bus;
 use crate::config::{Settings, Tuning};
+use crate::executions::reconcile::Rebuild;
+use crate::outbox::Pokes;
 use crate::secrets::Keys;
 use crate::{MIGRATOR, workspaces};
 
@@ -39,6 +41,10 @@ pub struct Parts {
     pub shutdown: Shutdown,
     /// This process among its replicas; new at every start.
     pub replica: uuid::Uuid,
+    /// Wakes the outbox's loops.
+    pub pokes: Pokes,
+    /// Wakes the reconciler.
+    pub rebuild: Rebuild,
 }
 
 impl Deref for App {
@@ -74,6 +80,8 @@ impl App {
             tuning: settings.tuning.clone(),
             shutdown,
             replica,
+            pokes: Pokes::default(),
+            rebuild: Rebuild::default(),
         })))
     }
 

@@ -172,6 +172,28 @@ impl Blobs {
         Ok(parts)
     }
 
+    /// Writes one part of our own; answers its tag.
+    pub async fn put_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u32,
+        body: Bytes,
+    ) -> anyhow::Result<String> {
+        let put = self
+            .client
+            .upload_part()
+            .bucket(&self.bucket)
+            .key(key)
+            .upload_id(upload_id)
+            .part_number(i32::try_from(number).context("part number out of range")?)
+            .body(ByteStream::from(body))
+            .send()
+            .await
+            .context("write part")?;
+        put.e_tag.context("S3 gave no tag for a part")
+    }
+
     /// Joins the parts of an upload.
     pub async fn finish_parts(
         &self,

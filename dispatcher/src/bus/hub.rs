@@ -138,6 +138,16 @@ impl Hub {
             .collect()
     }
 
+    pub(super) fn followed_control(&self) -> Vec<ExecutionId> {
+        self.topics()
+            .into_iter()
+            .filter_map(|topic| match topic {
+                Topic::Control(id) => Some(id),
+                Topic::Events(_) => None,
+            })
+            .collect()
+    }
+
     pub(super) async fn work_for(&self, kinds: &[AgentKind]) {
         let waits = kinds.iter().filter_map(|kind| self.work.get(kind));
         let waits: Vec<_> = waits.map(|notify| Box::pin(notify.notified())).collect();

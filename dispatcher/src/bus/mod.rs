@@ -152,6 +152,16 @@ impl Bus {
         ));
     }
 
+    /// All executions whose worker listens here, for the periodic look at what it should hear.
+    pub fn followed_control(&self) -> Vec<ExecutionId> {
+        self.hub.followed_control()
+    }
+
+    /// Makes the control long-poll of an execution here look again.
+    pub fn nudge_control(&self, id: ExecutionId) {
+        self.hub.apply(Hint::Control(id));
+    }
+
     fn tell(&self, hint: Hint) {
         self.hub.apply(hint.clone());
         if self.outgoing.try_send(hint).is_err() {

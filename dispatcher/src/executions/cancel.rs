@@ -1,9 +1,14 @@
 //! Cancelling: recorded first, then obeyed on whatever path the execution ends.
 
+use clawlink_shared::execution::State;
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
 
+use super::store::finish::{self, End, Work};
+use super::store::{cancel, locked};
+use super::{publish, queue};
 use crate::app::App;
-use crate::error::ApiResult;
+use crate::error::{ApiError, ApiResult};
+use crate::outbox;
 
 /// What a request to cancel found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +20,47 @@ pub enum CancelOutcome {
 }
 
 /// Asks for an execution to be cancelled. `by` is a principal's name; `reason` is for people.
-/// 404 `execution_not_found` if the workspace has none with this id.
+/// 404 `execution_not_found` if the workspace has none with this id. One that no worker holds
+/// ends here; else its worker is told, and the sweeper ends it after a while in any case.
 pub async fn request(
-    _app: &App,
-    _workspace: WorkspaceId,
-    _id: ExecutionId,
-    _by: &str,
-    _reason: &str,
+    app: &App,
+    workspace: WorkspaceId,
+    id: ExecutionId,
+    by: &str,
+    reason: &str,
 ) -> ApiResult<CancelOutcome> {
-    Ok(CancelOutcome::Requested)
+    let mut tx = app.db.begin().await?;
+    let found = locked::lock(&mut tx, id, None, Some(workspace)).await?;
+    let Some(mut held) = found else {
+        return Err(ApiError::not_found(
+            "execution_not_found",
+            "this workspace has no such execution",
+        ));
+    };
+    match held.state {
+        State::Cancelled => Ok(CancelOutcome::Requested),
+        State::Completed | State::Failed => Ok(CancelOutcome::AlreadyEnded),
+        State::Pending => {
+            let end = End::Cancelled {
+                reason: reason.to_owned(),
+                by: Some(by.to_owned()),
+            };
+            let appended = finish::end(&mut tx, &mut held, &end, &Work::default(), false).await?;
+            tx.commit().await?;
+            publish(app, id, appended);
+            outbox::poke(app);
+            metrics::counter!("clawlink_executions_ended_total", "state" => "cancelled")
+                .increment(1);
+            if let Err(error) = queue::remove(&app.bus, id).await {
+                tracing::debug!(%error, %id, "stays queued; Postgres refuses it");
+            }
+            Ok(CancelOutcome::Requested)
+        }
+        State::Planning | State::Running | State::Waiting => {
+            cancel::request(&mut tx, &held, reason, by).await?;
+            tx.commit().await?;
+            app.bus.publish_control(id);
+            Ok(CancelOutcome::Requested)
+        }
+    }
 }

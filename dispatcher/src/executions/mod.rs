@@ -1,31 +1,171 @@
 //! Executions: submitted by clients, queued, run by workers, followed as streams.
 
 pub(crate) mod accept;
+pub(crate) mod archive;
 pub mod cancel;
 pub mod control;
 pub mod http;
 mod plan;
+pub mod presence;
 pub mod queue;
+pub mod reconcile;
 pub mod request;
 pub mod sse;
 pub mod store;
 pub mod sweep;
 pub mod wait;
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use clawlink_shared::execution::State;
+use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::Serialize;
 pub use store::events::timestamp;
 
 use crate::app::App;
 use crate::error::ApiResult;
 use crate::http::routes::Routes;
+use queue::Ready;
+use store::events::Appended;
+use store::{counts, pending};
+
+/// Between two rounds of cleaning.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
 /// This feature's routes.
 pub fn routes(app: &App) -> Routes {
     http::routes(app).merge(control::routes(app))
 }
 
-/// Starts this feature's loops.
-pub fn spawn_loops(_app: &App) {}
+/// Starts this feature's loops; any replica may run them at any time.
+pub fn spawn_loops(app: &App) {
+    let tracker = app.shutdown.tracker();
+    tracker.spawn(sweep::sweep_loop(app.clone()));
+    tracker.spawn(reconcile::reconcile_loop(app.clone()));
+    tracker.spawn(watch_loop(app.clone()));
+    tracker.spawn(clean_loop(app.clone()));
+}
+
+/// At every tick: hints that were lost, wait reasons, numbers for `/metrics`.
+async fn watch_loop(app: App) {
+    let mut seen = HashMap::new();
+    loop {
+        let round = async {
+            nudge_followers(&app, &mut seen).await?;
+            wait::record_reasons(&app).await?;
+            count(&app).await
+        };
+        if let Err(error) = round.await {
+            tracing::warn!(error = format!("{error:#}"), "watch round failed");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(app.tuning.tick) => {}
+            () = app.shutdown.soft().cancelled() => return,
+        }
+    }
+}
+
+async fn clean_loop(app: App) {
+    loop {
+        if let Err(error) = archive::clean(&app).await {
+            tracing::warn!(error = format!("{error:#}"), "cleaning failed");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CLEAN_EVERY) => {}
+            () = app.shutdown.soft().cancelled() => return,
+        }
+    }
+}
+
+/// Makes streams and control long-polls here look for themselves where something happened
+/// that no hint may have told: one query each, however many there are.
+async fn nudge_followers(app: &App, seen: &mut HashMap<i64, i64>) -> anyhow::Result<()> {
+    let followed: Vec<i64> = app.bus.followed().into_iter().map(|id| id.0).collect();
+    let controlled = app.bus.followed_control();
+    if !followed.is_empty() {
+        let mut db = app.db.acquire().await?;
+        let last = counts::last_seqs(&mut db, &followed).await?;
+        for (id, seq) in &last {
+            if seen.get(id) != Some(seq) {
+                app.bus.nudge(ExecutionId(*id), *seq);
+            }
+        }
+        *seen = last.into_iter().collect();
+    } else {
+        seen.clear();
+    }
+    if !controlled.is_empty() {
+        let controlled: Vec<i64> = controlled.into_iter().map(|id| id.0).collect();
+        let mut db = app.db.acquire().await?;
+        for id in store::lease::with_orders(&mut db, &controlled).await? {
+            app.bus.nudge_control(id);
+        }
+    }
+    Ok(())
+}
+
+async fn count(app: &App) -> anyhow::Result<()> {
+    let mut db = app.db.acquire().await?;
+    let counts = counts::open_states(&mut db).await?;
+    for state in [
+        State::Pending,
+        State::Planning,
+        State::Running,
+        State::Waiting,
+    ] {
+        let name = state.as_str();
+        let found = counts.iter().find(|count| count.state == name);
+        let count = found.map_or(0, |count| count.count);
+        metrics::gauge!("clawlink_executions", "state" => name).set(count as f64);
+    }
+    Ok(())
+}
+
+/// Tells everyone about events that were committed.
+fn publish(app: &App, execution: ExecutionId, appended: Appended) {
+    app.bus
+        .publish_events(execution, appended.first_seq, appended.payloads);
+}
+
+/// Queues what is eligible: of these executions, of these sessions' turns, and what of these
+/// workspaces was held back by their cap. Idempotent; an error means that Redis or Postgres is
+/// away.
+pub(crate) async fn make_ready(
+    app: &App,
+    executions: &[ExecutionId],
+    sessions: &[SessionId],
+    workspaces: &[WorkspaceId],
+) -> anyhow::Result<()> {
+    if !executions.is_empty() || !sessions.is_empty() {
+        let mut db = app.db.acquire().await?;
+        let ready = pending::ready_of(&mut db, executions, sessions).await?;
+        drop(db);
+        offer(app, &ready).await?;
+    }
+    for workspace in workspaces {
+        for kind in queue::unpark(&app.bus, *workspace).await? {
+            app.bus.publish_work(kind);
+        }
+    }
+    Ok(())
+}
+
+/// Pushes into the queue and wakes as many claims. Without Redis the claims here are woken all
+/// the same: they look into Postgres.
+async fn offer(app: &App, ready: &[Ready]) -> anyhow::Result<()> {
+    if ready.is_empty() {
+        return Ok(());
+    }
+    let pushed = queue::push(&app.bus, ready).await;
+    if !matches!(pushed, Ok(0)) {
+        for one in ready.iter().filter(|one| !one.is_parked) {
+            app.bus.publish_work(one.agent);
+        }
+    }
+    pushed?;
+    Ok(())
+}
 
 /// What `GET /status` says.
 #[derive(Debug, Serialize)]
@@ -54,11 +194,25 @@ pub struct QueueDepth {
     pub depth: u64,
 }
 
-/// The pool and the queue right now.
-pub async fn status(_app: &App) -> ApiResult<Status> {
+/// The pool and the queue right now. Without Redis nobody knows who is idle.
+pub async fn status(app: &App) -> ApiResult<Status> {
+    let idle = presence::idle(&app.bus).await.unwrap_or(0);
+    let mut db = app.db.acquire().await?;
+    let counts = counts::open_states(&mut db).await?;
+    let sum = |is_pending: bool| -> u64 {
+        let of_kind = counts
+            .iter()
+            .filter(|count| (count.state == State::Pending.as_str()) == is_pending);
+        of_kind.map(|count| count.count.max(0) as u64).sum()
+    };
     Ok(Status {
-        status: "busy",
-        workers: Workers { idle: 0, busy: 0 },
-        queue: QueueDepth { depth: 0 },
+        status: if idle > 0 { "idle" } else { "busy" },
+        workers: Workers {
+            idle,
+            busy: sum(false),
+        },
+        queue: QueueDepth { depth: sum(true) },
     })
 }
+
+pub(crate) use archive::{archive_turn, delete_objects};

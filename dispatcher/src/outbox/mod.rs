@@ -1,9 +1,18 @@
 //! Side effects after a commit: written in the transaction, performed afterwards by any
 //! replica, at least once. Every effect is idempotent.
+//!
+//! Two lanes, so that the queue never waits for S3: quick effects (queue) are taken many at a
+//! time and performed together; slow ones (S3) a few at a time, each on its own. A row is
+//! taken by pushing its due time forward, so a replica that dies leaves it to another; no
+//! transaction is open while an effect is performed.
+
+mod perform;
+mod store;
 
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use tokio::sync::Notify;
 
 use crate::app::App;
 
@@ -36,17 +45,41 @@ pub enum Effect {
     },
 }
 
-/// Starts the loop that performs effects.
-pub fn spawn(_app: &App) {}
+impl Effect {
+    fn is_slow(&self) -> bool {
+        match self {
+            Self::Enqueue { .. } | Self::Advance { .. } => false,
+            Self::ArchiveTurn { .. } | Self::DeleteObjects { .. } => true,
+        }
+    }
+}
+
+/// Wakes this replica's loops.
+#[derive(Debug, Default)]
+pub struct Pokes {
+    quick: Notify,
+    slow: Notify,
+}
+
+/// Starts the loops that perform effects.
+pub fn spawn(app: &App) {
+    let tracker = app.shutdown.tracker();
+    tracker.spawn(perform::quick_loop(app.clone()));
+    tracker.spawn(perform::slow_loop(app.clone()));
+}
 
 /// Adds an effect to the caller's transaction; after its commit, [`poke`].
 pub async fn add(db: &mut PgConnection, effect: &Effect) -> anyhow::Result<()> {
-    let effect = serde_json::to_value(effect)?;
-    sqlx::query!("insert into outbox (effect) values ($1)", effect)
-        .execute(db)
-        .await?;
-    Ok(())
+    add_all(db, std::slice::from_ref(effect)).await
 }
 
-/// Makes this replica's loop look at once.
-pub fn poke(_app: &App) {}
+/// Adds several effects at once.
+pub async fn add_all(db: &mut PgConnection, effects: &[Effect]) -> anyhow::Result<()> {
+    store::insert(db, effects).await
+}
+
+/// Makes this replica's loops look at once.
+pub fn poke(app: &App) {
+    app.pokes.quick.notify_one();
+    app.pokes.slow.notify_one();
+}

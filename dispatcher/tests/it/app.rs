@@ -2,10 +2,9 @@
 //! Redis, an S3 endpoint in the process, HTTP on a loopback port.
 //!
 //! Several dispatchers can share the parts ([`TestApp::second_dispatcher`]); a [`Worker`]
-//! speaks the real worker API. Nothing here waits for time to pass: [`eventually`] looks at a
+//! speaks the real worker API. Nothing here waits for time to pass: [`eventually`](crate::wait::eventually) looks at a
 //! real condition until it holds, up to a bound.
 
-use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -24,10 +23,6 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-/// How long [`eventually`] looks before it fails the test.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(5);
 /// What workers show to claim.
 pub(crate) const POOL_TOKEN: &str = "pool-token-of-tests";
 
@@ -174,25 +169,6 @@ impl Dispatcher {
     pub(crate) async fn stop(self) {
         self.app.shutdown.soft().cancel();
         self.served.await.unwrap().unwrap();
-    }
-}
-
-/// Looks until `condition` gives a value; fails the test when it never does.
-pub(crate) async fn eventually<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
-    let looking = async {
-        loop {
-            if let Some(value) = condition().await {
-                return value;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    match tokio::time::timeout(PATIENCE, looking).await {
-        Ok(value) => value,
-        Err(_) => panic!("this did not come true in {PATIENCE:?}: {what}"),
     }
 }
 

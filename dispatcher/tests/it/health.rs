@@ -1,6 +1,7 @@
 //! Health, as load balancers see it.
 
-use crate::app::{TestApp, eventually};
+use crate::app::TestApp;
+use crate::wait::eventually;
 
 #[tokio::test]
 async fn a_dispatcher_on_real_parts_is_healthy_and_drains() {

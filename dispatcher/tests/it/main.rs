@@ -3,5 +3,9 @@
 mod app;
 mod bench;
 mod health;
+mod jobs;
+mod lease;
 mod tidy;
 mod up;
+mod wait;
+mod worker;

@@ -2,6 +2,17 @@
 //! every worker's write shows its lease.
 
 pub(crate) mod accept;
+pub(crate) mod archive;
+pub(crate) mod assignment;
+pub(crate) mod cancel;
+pub(crate) mod counts;
 pub mod events;
+pub(crate) mod finish;
 pub(crate) mod idempotency;
+pub(crate) mod lease;
+pub(crate) mod locked;
+pub(crate) mod pending;
 pub(crate) mod read;
+pub(crate) mod requeue;
+pub(crate) mod uploads;
+pub(crate) mod waiting;

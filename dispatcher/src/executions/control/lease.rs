@@ -1,0 +1,158 @@
+//! Holding a lease: acknowledge, renew, change state, hear orders.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State as AppState;
+use clawlink_shared::control::{
+    ControlItem, ControlItems, LeaseRenewed, MAX_WAIT_SECONDS, Order, StateChange,
+};
+use clawlink_shared::execution::State;
+use clawlink_shared::id::ExecutionId;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::protocol::Protocol;
+use super::{lease_lost, not_acknowledged};
+use crate::app::App;
+use crate::auth::admit::LeaseHash;
+use crate::error::{ApiError, ApiResult};
+use crate::executions::store::{lease, locked};
+use crate::executions::{presence, publish};
+use crate::http::extract::{Json, Path, Query};
+
+/// `POST …/ack`: the assignment has arrived.
+pub(super) async fn ack(
+    _: Protocol,
+    AppState(app): AppState<App>,
+    Path(id): Path<ExecutionId>,
+    Extension(LeaseHash(hash)): Extension<LeaseHash>,
+) -> ApiResult<axum::Json<LeaseRenewed>> {
+    renew(&app, id, &hash, true).await
+}
+
+/// `POST …/heartbeat`: the worker lives.
+pub(super) async fn heartbeat(
+    _: Protocol,
+    AppState(app): AppState<App>,
+    Path(id): Path<ExecutionId>,
+    Extension(LeaseHash(hash)): Extension<LeaseHash>,
+) -> ApiResult<axum::Json<LeaseRenewed>> {
+    renew(&app, id, &hash, false).await
+}
+
+async fn renew(
+    app: &App,
+    id: ExecutionId,
+    hash: &[u8; 32],
+    ack: bool,
+) -> ApiResult<axum::Json<LeaseRenewed>> {
+    let mut db = app.db.acquire().await?;
+    let worker = lease::renew(&mut db, id, hash, app.tuning.lease, ack).await?;
+    drop(db);
+    let worker = worker.ok_or_else(lease_lost)?;
+    let bus = app.bus.clone();
+    tokio::spawn(async move { presence::busy(&bus, &worker).await });
+    Ok(axum::Json(renewed(app)))
+}
+
+/// `POST …/state`: 200 means that the change is committed; repeating it changes nothing.
+pub(super) async fn state(
+    _: Protocol,
+    AppState(app): AppState<App>,
+    Path(id): Path<ExecutionId>,
+    Extension(LeaseHash(hash)): Extension<LeaseHash>,
+    Json(change): Json<StateChange>,
+) -> ApiResult<axum::Json<LeaseRenewed>> {
+    if !matches!(change.to, State::Running | State::Waiting) {
+        return Err(ApiError::invalid("`to` must be running or waiting"));
+    }
+    let mut tx = app.db.begin().await?;
+    let held = locked::lock(&mut tx, id, Some(&hash), None).await?;
+    let mut held = held
+        .filter(|held| held.state.is_active())
+        .ok_or_else(lease_lost)?;
+    if held.acked_at.is_none() {
+        return Err(not_acknowledged());
+    }
+    if held.state == change.to {
+        lease::renew(&mut tx, id, &hash, app.tuning.lease, false).await?;
+        tx.commit().await?;
+        return Ok(axum::Json(renewed(&app)));
+    }
+    if !held.state.can_become(change.to) {
+        return Err(ApiError::conflict(
+            "state_conflict",
+            format!(
+                "{} cannot become {}",
+                held.state.as_str(),
+                change.to.as_str()
+            ),
+        ));
+    }
+    let appended = lease::change(&mut tx, &mut held, change.to, app.tuning.lease).await?;
+    tx.commit().await?;
+    publish(&app, id, appended);
+    Ok(axum::Json(renewed(&app)))
+}
+
+/// Query of the control long-poll.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ControlQuery {
+    /// The last order that the worker knows.
+    after: u64,
+    /// How long to wait for one.
+    wait_seconds: u64,
+}
+
+impl Default for ControlQuery {
+    fn default() -> Self {
+        Self {
+            after: 0,
+            wait_seconds: MAX_WAIT_SECONDS,
+        }
+    }
+}
+
+/// `GET …/control`: answers at once when there is something to hear, else when the wait or
+/// this dispatcher ends. So far there is one order, so its number is 1.
+pub(super) async fn control(
+    _: Protocol,
+    AppState(app): AppState<App>,
+    Path(id): Path<ExecutionId>,
+    Extension(LeaseHash(hash)): Extension<LeaseHash>,
+    Query(query): Query<ControlQuery>,
+) -> ApiResult<axum::Json<ControlItems>> {
+    const CANCEL: u64 = 1;
+    let wait = Duration::from_secs(query.wait_seconds.min(MAX_WAIT_SECONDS));
+    let deadline = Instant::now() + wait;
+    // Followed before looking, so that nothing falls between.
+    let mut follower = app.bus.follow_control(id);
+    loop {
+        let mut db = app.db.acquire().await?;
+        let orders = lease::orders(&mut db, id, &hash).await?;
+        drop(db);
+        let orders = orders.ok_or_else(lease_lost)?;
+        if let Some(reason) = orders.cancel
+            && query.after < CANCEL
+        {
+            let item = ControlItem {
+                k: CANCEL,
+                order: Order::Cancel { reason },
+            };
+            return Ok(axum::Json(ControlItems { items: vec![item] }));
+        }
+        tokio::select! {
+            () = follower.changed() => {}
+            () = tokio::time::sleep_until(deadline) => return Ok(axum::Json(ControlItems::default())),
+            () = app.shutdown.soft().cancelled() => return Ok(axum::Json(ControlItems::default())),
+        }
+    }
+}
+
+fn renewed(app: &App) -> LeaseRenewed {
+    LeaseRenewed {
+        lease_expires_in_ms: app.tuning.lease.as_millis() as u64,
+    }
+}

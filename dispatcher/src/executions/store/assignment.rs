@@ -1,0 +1,105 @@
+//! What a lease holder is given.
+
+use clawlink_shared::execution::Spec;
+use clawlink_shared::id::{ClaimId, ExecutionId, SessionId};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// A held execution with its session.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Which.
+    pub(crate) execution: ExecutionId,
+    /// Its other name, which its credentials are sealed for.
+    pub(crate) uuid: Uuid,
+    /// From 1.
+    pub(crate) attempt: i32,
+    /// The stored lease.
+    pub(crate) lease_hash: Vec<u8>,
+    /// What to run.
+    pub(crate) spec: Spec,
+    /// The request's credentials, sealed.
+    pub(crate) sealed: Option<Vec<u8>>,
+    /// Its session.
+    pub(crate) session: SessionId,
+    /// Its place there.
+    pub(crate) turn: i32,
+    /// The current archive.
+    pub(crate) archive: Option<Archive>,
+    /// Where that was made.
+    pub(crate) archive_root: Option<String>,
+    /// The agent's name for the conversation.
+    pub(crate) provider_session_id: Option<String>,
+}
+
+/// A session's current archive.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    /// The object.
+    pub(crate) key: String,
+    /// Its bytes.
+    pub(crate) size: i64,
+    /// Their hash.
+    pub sha256: String,
+}
+
+/// The execution that a claim holds now.
+pub(crate) async fn by_claim(
+    db: &mut PgConnection,
+    claim: ClaimId,
+) -> anyhow::Result<Option<Held>> {
+    let row = sqlx::query!(
+        "select e.id, e.uuid, e.attempt, e.lease_hash, e.spec, e.session_id, e.turn, c.sealed as \"sealed?\",
+            s.archive_key, s.archive_size, s.archive_sha256, s.archive_root,
+            s.provider_session_id
+         from executions e
+         join sessions s on s.id = e.session_id
+         left join credentials c on c.execution_id = e.id
+         where e.claim_id = $1 and e.state in ('planning', 'running', 'waiting')",
+        claim.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let archive = match (row.archive_key, row.archive_size, row.archive_sha256) {
+        (Some(key), Some(size), Some(sha256)) => Some(Archive { key, size, sha256 }),
+        _ => None,
+    };
+    Ok(Some(Held {
+        execution: ExecutionId(row.id),
+        uuid: row.uuid,
+        attempt: row.attempt,
+        lease_hash: row.lease_hash.unwrap_or_default(),
+        spec: serde_json::from_value(row.spec)?,
+        sealed: row.sealed,
+        session: SessionId(row.session_id),
+        turn: row.turn,
+        archive,
+        archive_root: row.archive_root,
+        provider_session_id: row.provider_session_id,
+    }))
+}
+
+/// The current archive of the session whose execution this lease holds.
+pub(crate) async fn archive_of(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+    lease_hash: &[u8; 32],
+) -> anyhow::Result<Option<Option<Archive>>> {
+    let row = sqlx::query!(
+        "select s.archive_key, s.archive_size, s.archive_sha256
+         from executions e join sessions s on s.id = e.session_id
+         where e.id = $1 and e.lease_hash = $2
+            and e.state in ('planning', 'running', 'waiting')",
+        execution.0,
+        &lease_hash[..],
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(
+        |row| match (row.archive_key, row.archive_size, row.archive_sha256) {
+            (Some(key), Some(size), Some(sha256)) => Some(Archive { key, size, sha256 }),
+            _ => None,
+        },
+    ))
+}

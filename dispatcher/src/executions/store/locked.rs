@@ -1,0 +1,126 @@
+//! One execution under its row lock: what every guarded change reads first.
+
+use clawlink_shared::agent::AgentKind;
+use clawlink_shared::execution::{OnWorkerLost, State};
+use clawlink_shared::id::{ClaimId, ExecutionId, SessionId, WorkspaceId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::events::LockedLog;
+
+/// An execution whose row this transaction has locked.
+#[derive(Debug, Clone)]
+pub(crate) struct Locked {
+    /// The end of its log.
+    pub(crate) log: LockedLog,
+    /// Its tenant.
+    pub(crate) workspace: WorkspaceId,
+    /// Where it stands.
+    pub(crate) state: State,
+    /// Its place in the session.
+    pub(crate) turn: i32,
+    /// Workers that held it.
+    pub(crate) attempt: i32,
+    /// The last contiguous event number of this attempt.
+    pub(crate) last_n: i64,
+    /// The current claim.
+    pub(crate) claim: Option<ClaimId>,
+    /// Who holds it.
+    pub(crate) worker: Option<String>,
+    /// That worker's directory of session roots.
+    pub(crate) worker_root: Option<String>,
+    /// When it was handed out last.
+    pub(crate) claimed_at: Option<OffsetDateTime>,
+    /// When that worker acknowledged.
+    pub(crate) acked_at: Option<OffsetDateTime>,
+    /// When the lease lapses.
+    pub(crate) lease_expires_at: Option<OffsetDateTime>,
+    /// When somebody asked to cancel it, with words for people and who it was.
+    pub(crate) cancel: Option<CancelRequest>,
+    /// What to do when the worker is lost.
+    pub(crate) on_worker_lost: OnWorkerLost,
+    /// That was done once.
+    pub(crate) was_resumed: bool,
+    /// When it ended.
+    pub(crate) ended_at: Option<OffsetDateTime>,
+    /// Postgres' clock.
+    pub(crate) now: OffsetDateTime,
+}
+
+/// A recorded wish to cancel.
+#[derive(Debug, Clone)]
+pub(crate) struct CancelRequest {
+    /// When.
+    pub(crate) at: OffsetDateTime,
+    /// For people.
+    pub(crate) reason: String,
+    /// Who: `key:7`.
+    pub(crate) by: Option<String>,
+}
+
+/// Locks an execution until the transaction ends; `None` if there is none, or if `lease` or
+/// `workspace` are given and are not its own.
+pub(crate) async fn lock(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+    lease: Option<&[u8; 32]>,
+    workspace: Option<WorkspaceId>,
+) -> anyhow::Result<Option<Locked>> {
+    let row = sqlx::query!(
+        "select session_id, workspace_id, state, turn, attempt, last_seq, last_n,
+            claim_id, worker_id, worker_root, claimed_at, acked_at, lease_expires_at,
+            cancel_requested_at, cancel_reason, cancelled_by, on_worker_lost,
+            resumed_after_loss, ended_at, clock_timestamp() as \"now!\"
+         from executions
+         where id = $1 and ($2::bytea is null or lease_hash = $2)
+             and ($3::bigint is null or workspace_id = $3)
+         for no key update",
+        execution.0,
+        lease.map(|hash| &hash[..]),
+        workspace.map(|id| id.0),
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Locked {
+        log: LockedLog {
+            execution,
+            session: SessionId(row.session_id),
+            last_seq: row.last_seq,
+        },
+        workspace: WorkspaceId(row.workspace_id),
+        state: state(&row.state)?,
+        turn: row.turn,
+        attempt: row.attempt,
+        last_n: row.last_n,
+        claim: row.claim_id.map(ClaimId),
+        worker: row.worker_id,
+        worker_root: row.worker_root,
+        claimed_at: row.claimed_at,
+        acked_at: row.acked_at,
+        lease_expires_at: row.lease_expires_at,
+        cancel: row.cancel_requested_at.map(|at| CancelRequest {
+            at,
+            reason: row.cancel_reason.unwrap_or_default(),
+            by: row.cancelled_by,
+        }),
+        on_worker_lost: if row.on_worker_lost == "resume" {
+            OnWorkerLost::Resume
+        } else {
+            OnWorkerLost::Fail
+        },
+        was_resumed: row.resumed_after_loss,
+        ended_at: row.ended_at,
+        now: row.now,
+    }))
+}
+
+/// Reads a state's name as Postgres keeps it.
+pub(super) fn state(name: &str) -> anyhow::Result<State> {
+    State::from_name(name).ok_or_else(|| anyhow::anyhow!("executions.state is {name:?}"))
+}
+
+/// Reads an agent's name as Postgres keeps it.
+pub(super) fn agent(name: &str) -> anyhow::Result<AgentKind> {
+    AgentKind::from_spelling(name).ok_or_else(|| anyhow::anyhow!("executions.agent is {name:?}"))
+}

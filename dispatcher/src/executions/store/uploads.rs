@@ -1,0 +1,112 @@
+//! Archives on their way: granted, accepted by `complete`, or given up.
+
+use std::time::Duration;
+
+use clawlink_shared::id::{ExecutionId, SessionId};
+use sqlx::PgConnection;
+
+use super::lease::interval;
+
+/// A grant.
+#[derive(Debug, Clone)]
+pub(crate) struct Upload {
+    /// The object.
+    pub(crate) key: String,
+    /// Of an upload in parts.
+    pub(crate) upload_id: Option<String>,
+}
+
+/// The state of a key; a leased execution's current one is found by its key.
+pub(crate) async fn find(
+    db: &mut PgConnection,
+    key: &str,
+    execution: ExecutionId,
+) -> anyhow::Result<Option<Upload>> {
+    let upload = sqlx::query_as!(
+        Upload,
+        "update uploads set granted_at = now()
+         where key = $1 and execution_id = $2 and not is_abandoned
+         returning key, upload_id",
+        key,
+        execution.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(upload)
+}
+
+/// Notes a grant; an earlier one of the same key is replaced, and its upload id returned so
+/// that it can be aborted. One that is being given up answers an error: try again later.
+pub(crate) async fn grant(
+    db: &mut PgConnection,
+    key: &str,
+    execution: ExecutionId,
+    session: SessionId,
+    upload_id: Option<&str>,
+) -> anyhow::Result<bool> {
+    let granted = sqlx::query!(
+        "insert into uploads (key, execution_id, session_id, upload_id)
+         values ($1, $2, $3, $4)
+         on conflict (key) do update
+            set upload_id = excluded.upload_id, granted_at = now()
+            where not uploads.is_abandoned",
+        key,
+        execution.0,
+        session.0,
+        upload_id,
+    )
+    .execute(db)
+    .await?;
+    Ok(granted.rows_affected() == 1)
+}
+
+/// The parts were joined: nothing is left to abort.
+pub(crate) async fn joined(
+    db: &mut PgConnection,
+    key: &str,
+    upload_id: &str,
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "update uploads set upload_id = null where key = $1 and upload_id = $2",
+        key,
+        upload_id,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Gives up grants that nobody used for `age` and whose lease is not current any more; from
+/// then on `complete` refuses them. Also answers those that were given up before, whose
+/// objects may not be gone yet.
+pub(crate) async fn abandon(
+    db: &mut PgConnection,
+    age: Duration,
+    limit: i64,
+) -> anyhow::Result<Vec<Upload>> {
+    let uploads = sqlx::query_as!(
+        Upload,
+        "update uploads set is_abandoned = true where key in (
+            select u.key from uploads u
+            where u.granted_at < now() - $1::interval
+                and not exists (select from executions e
+                    where e.id = u.execution_id and e.lease_hash is not null
+                        and e.state in ('planning', 'running', 'waiting')
+                        and position(e.claim_id::text in u.key) > 0)
+            order by u.granted_at limit $2 for update skip locked)
+         returning key, upload_id",
+        interval(age),
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(uploads)
+}
+
+/// Forgets a grant whose objects are gone.
+pub(crate) async fn forget(db: &mut PgConnection, key: &str) -> anyhow::Result<()> {
+    sqlx::query!("delete from uploads where key = $1 and is_abandoned", key)
+        .execute(db)
+        .await?;
+    Ok(())
+}

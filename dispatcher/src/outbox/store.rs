@@ -1,0 +1,97 @@
+//! The outbox in Postgres.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use sqlx::postgres::types::PgInterval;
+
+use super::Effect;
+
+/// An effect that this replica has taken.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// Its row.
+    pub(super) id: i64,
+    /// What to do; `None` if another version wrote something this one does not know.
+    pub(super) effect: Option<Effect>,
+    /// How often it was taken, this time included.
+    pub(super) attempts: i32,
+}
+
+pub(super) async fn insert(db: &mut PgConnection, effects: &[Effect]) -> anyhow::Result<()> {
+    let slow: Vec<bool> = effects.iter().map(Effect::is_slow).collect();
+    let effects = effects
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<Vec<_>, _>>()?;
+    sqlx::query!(
+        "insert into outbox (effect, is_slow)
+         select effect, is_slow from unnest($1::jsonb[], $2::boolean[]) as new (effect, is_slow)",
+        &effects,
+        &slow,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Takes due effects of one lane, oldest first; nobody else does so for `lease`.
+pub(super) async fn take(
+    db: &mut PgConnection,
+    is_slow: bool,
+    lease: Duration,
+    limit: i64,
+) -> anyhow::Result<Vec<Taken>> {
+    let rows = sqlx::query!(
+        "update outbox set due_at = now() + $2::interval, attempts = attempts + 1
+         where id in (
+            select id from outbox where is_slow = $1 and due_at <= now()
+            order by due_at, id limit $3 for update skip locked)
+         returning id, effect, attempts",
+        is_slow,
+        interval(lease),
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Taken {
+            id: row.id,
+            effect: serde_json::from_value(row.effect).ok(),
+            attempts: row.attempts,
+        })
+        .collect())
+}
+
+/// Forgets performed effects.
+pub(super) async fn done(db: &mut PgConnection, ids: &[i64]) -> anyhow::Result<()> {
+    sqlx::query!("delete from outbox where id = any($1)", ids)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Puts effects that failed off.
+pub(super) async fn put_off(
+    db: &mut PgConnection,
+    ids: &[i64],
+    pause: Duration,
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "update outbox set due_at = now() + $2::interval where id = any($1)",
+        ids,
+        interval(pause),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+    }
+}

@@ -1,0 +1,28 @@
+//! Waiting for a condition instead of for time.
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long [`eventually`] looks before it fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Looks until `condition` gives a value; fails the test when it never does.
+pub(crate) async fn eventually<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let looking = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, looking).await {
+        Ok(value) => value,
+        Err(_) => panic!("this did not come true in {PATIENCE:?}: {what}"),
+    }
+}
