@@ -8,6 +8,7 @@
 mod agent_job;
 mod agents;
 mod archive;
+mod claude_credentials;
 mod claude_fake;
 mod claude_parse;
 mod claude_run;
