@@ -113,7 +113,9 @@ impl<'a> Cloning<'a> {
         let service = Service::UploadPack;
         let (conversation, mut body) = Conversation::open(self.access, url, service, self.cancel)?;
         let advert = Advert::read(&mut body, service.name()).map_err(|error| {
-            Failure::new(ErrorCode::RepoNotFound, format!("cannot clone: {error}"))
+            self.interrupted().unwrap_or_else(|| {
+                Failure::new(ErrorCode::RepoNotFound, format!("cannot clone: {error}"))
+            })
         })?;
         if let Some(format) = advert.foreign_hash() {
             return Err(Failure::new(
@@ -138,7 +140,7 @@ impl<'a> Cloning<'a> {
         let length = request.len() as u64;
         let mut body = conversation.post(request.into(), length)?;
         let shallow = read_answer(&mut body, depth > 0 && advert.has("shallow"))
-            .map_err(|error| broken("fetch from the git host", error))?;
+            .map_err(|error| self.broke("fetch from the git host", error))?;
         self.receive(&repo, body)?;
         if !shallow.is_empty() {
             fs::write(repo.path().join("shallow"), shallow.join("\n") + "\n")
@@ -176,12 +178,9 @@ impl<'a> Cloning<'a> {
         let mut chunk = vec![0; PACK_CHUNK];
         let (mut bytes, mut reported) = (0_u64, 0_u64);
         loop {
-            let count =
-                pack.read(&mut chunk)
-                    .map_err(|error| match self.cancel.is_cancelled() {
-                        true => super::stopped(),
-                        false => broken("receive from the git host", error),
-                    })?;
+            let count = pack
+                .read(&mut chunk)
+                .map_err(|error| self.broke("receive from the git host", error))?;
             if count == 0 {
                 break;
             }
@@ -217,6 +216,15 @@ impl<'a> Cloning<'a> {
             (self.progress)(Progress::Message(host_words(&words)));
         }
         Ok(())
+    }
+
+    /// Reading ended because that was asked for, not because of the host.
+    fn interrupted(&self) -> Option<Failure> {
+        self.cancel.is_cancelled().then(super::stopped)
+    }
+
+    fn broke(&self, action: &str, error: std::io::Error) -> Failure {
+        self.interrupted().unwrap_or_else(|| broken(action, error))
     }
 
     /// Checks the size of what `tip` holds, then writes it and makes `branch` current.

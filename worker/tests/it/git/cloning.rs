@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use clawlink_fixtures::git_host::GitHost;
 use clawlink_shared::execution::ErrorCode;
 use clawlink_worker::workspace::git::{self, GitAccess, is_public};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{BRANCH, Bench, GIB, access, blocking};
@@ -202,24 +204,35 @@ async fn refusals_have_their_codes_and_no_token() {
     );
 }
 
+/// The host begins an answer, or none, and says nothing more.
 #[tokio::test]
-async fn a_cancelled_clone_stops() {
-    let bench = Bench::new(&[("a", "1")]).await;
-    let (access, repository, into) = (bench.access.clone(), bench.repository.clone(), bench.work());
-    let cancel = CancellationToken::new();
-    cancel.cancel();
-    let failure = blocking(move || {
-        let request = git::CloneRequest {
-            repository: &repository,
-            into: &into,
-            max_bytes: GIB,
-            max_files: 10,
-        };
-        git::clone(&access, request, &cancel, &mut |_| {})
-    })
-    .await
-    .unwrap_err();
-    assert_eq!(failure.code, ErrorCode::Interrupted);
+async fn a_silent_host_does_not_hold_a_cancelled_clone() {
+    for begun in [
+        "",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n001e# service",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/app.git", listener.local_addr().unwrap());
+        let mut bench = Bench::new(&[]).await;
+        bench.access = access(&url, None);
+        let (access, repository) = (bench.access.clone(), bench.repository.clone());
+        let (into, cancel) = (bench.work(), CancellationToken::new());
+        let token = cancel.clone();
+        let cloning = tokio::spawn(blocking(move || {
+            let request = git::CloneRequest {
+                repository: &repository,
+                into: &into,
+                max_bytes: GIB,
+                max_files: 10,
+            };
+            git::clone(&access, request, &token, &mut |_| {}).unwrap_err()
+        }));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        cancel.cancel();
+        let failure = cloning.await.unwrap();
+        assert_eq!(failure.code, ErrorCode::Interrupted, "{}", failure.message);
+    }
 }
 
 #[tokio::test]
