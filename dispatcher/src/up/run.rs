@@ -207,7 +207,7 @@ fn announce(url: &str, key_file: &Path) {
     let key_file = quoted(&key_file.to_string_lossy());
     println!("ready {url}");
     println!(
-        "curl -N {url}/execute -H \"Authorization: Bearer $(cat {key_file})\" \
+        "curl -sSN {url}/execute -H \"Authorization: Bearer $(cat {key_file})\" \
          -H 'Content-Type: application/json' \
          -d '{{\"codingAssistantProvider\":\"shell\",\"userRequest\":\"echo hello from $(hostname)\"}}'"
     );
