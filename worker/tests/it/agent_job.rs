@@ -4,7 +4,6 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::event::EventType;
@@ -17,11 +16,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+pub(crate) use crate::wait::{PATIENCE, eventually};
+
 /// Whom agents run as when tests run as root.
 pub(crate) const AGENT_UID: u32 = 23_456;
-
-/// Longest that a test waits for something it expects.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The worker's program.
 pub(crate) fn worker_exe() -> PathBuf {
@@ -233,14 +231,5 @@ pub(crate) fn told(draft: Draft) -> Told {
     Told {
         kind: draft.kind,
         fields: serde_json::from_str(draft.fields.get()).unwrap(),
-    }
-}
-
-/// Waits until `condition` holds, looking at it again and again.
-pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "{what} does not happen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -19,4 +19,5 @@ mod redact;
 mod run;
 mod run_git;
 mod sandbox;
+mod wait;
 mod worker_process;

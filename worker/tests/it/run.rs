@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::dispatcher::{Dispatcher, assignment};
+use crate::wait::eventually;
 use crate::worker_process::{Machine, Worker};
 
 /// A script that says `started` and then waits for ever.
@@ -239,15 +240,17 @@ async fn a_run_ends_at_its_time_limit() {
 async fn dispatchers_may_be_away_for_longer_than_the_lease() {
     let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
     dispatcher.told().lease_ms = 300;
-    dispatcher.submit("for i in $(seq 20); do echo line $i; sleep 0.1; done");
+    let script = "for i in $(seq 20); do echo line $i; sleep 0.1; done; touch done";
+    let session = dispatcher.submit(script);
     let worker = machine.start(&dispatcher);
     dispatcher
         .until("the agent runs", |told| !told.text().is_empty())
         .await;
     dispatcher.told().away = true;
-    // An outage is a length of time: the agent goes on for two seconds of it, the lease lasts
-    // less than one.
-    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    // The agent goes on for two seconds, the lease lasts less than one. As root, tests may
+    // look into the session; else they are its owner.
+    let done = machine.workspace().join(session.folder()).join("work/done");
+    eventually("the agent's end while nobody hears it", || done.exists()).await;
     dispatcher.told().away = false;
     assert_eq!(worker.ended().await.0, Some(0));
     let told = dispatcher.told();
