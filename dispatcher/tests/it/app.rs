@@ -116,6 +116,12 @@ impl TestApp {
         &self.dispatcher.app.db
     }
 
+    /// The database's address.
+    pub(crate) fn database_url(&self) -> String {
+        let url = self.settings.database_url.as_ref();
+        url.expect("tests set it").expose().to_owned()
+    }
+
     /// The full address of a path at the first dispatcher.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.dispatcher.url)

@@ -1,13 +1,18 @@
-//! `clawlink bench`: what it prints and how it reads streams.
+//! `clawlink bench`: what it prints, how it reads streams, and a small run against real parts.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::{Args, Command, FromArgMatches};
+use clawlink::bench;
+use clawlink::bench::args::BenchArgs;
 use clawlink::bench::report::{Figure, Report, Stat, Unit};
 use clawlink::bench::sse::SseReader;
 use clawlink::bench::stats::Samples;
 use proptest::prelude::*;
+
+use crate::app::{POOL_TOKEN, TestApp, required};
 
 fn samples(millis: impl IntoIterator<Item = u64>) -> Samples {
     let mut samples = Samples::new();
@@ -98,4 +103,69 @@ async fn an_endless_line_is_an_error() {
         futures::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65_536])));
     let mut reader = SseReader::new(endless);
     assert!(reader.next().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_run_measures_everything_loses_nothing_and_leaves_nothing() {
+    let app = TestApp::start().await;
+    let command = BenchArgs::augment_args(Command::new("bench"));
+    let pid = std::process::id().to_string();
+    let matches = command.get_matches_from([
+        "bench",
+        "--url",
+        &app.url(""),
+        "--key",
+        app.key.expose(),
+        "--pool-token",
+        POOL_TOKEN,
+        "--database-url",
+        &app.database_url(),
+        "--redis-url",
+        &required("REDIS_URL"),
+        "--pid",
+        &pid,
+        "--samples=5",
+        "--executions=20",
+        "--simulated-workers=3",
+        "--streams=20",
+        "--seconds=0.1",
+        "--tpcb-scale=1",
+        "--only=idle,shell,connected,claim,line,postgres,redis,http,cycle,streams",
+    ]);
+    let args = BenchArgs::from_arg_matches(&matches).unwrap();
+    let report = bench::run(args).await.unwrap();
+    let text = report.to_text();
+    for figure in &report.figures {
+        assert_eq!(figure.errors, 0, "{}\n{text}", figure.name);
+    }
+    for name in [
+        "dispatcher_memory",
+        "post_to_connected",
+        "submit_to_claim",
+        "line_to_client",
+        "postgres_inserts",
+        "postgres_tpcb",
+        "redis",
+        "http",
+        "cycle",
+        "cycle_five_batches",
+        "cycle_to_tpcb",
+        "stream_memory",
+    ] {
+        assert!(report.number(name).is_some(), "{name}\n{text}");
+    }
+    for name in ["line_loss", "cycle_loss", "streams_without_end"] {
+        assert_eq!(report.number(name), Some(0.0), "{name}\n{text}");
+    }
+    let left: i64 = sqlx::query_scalar("select count(*) from sessions")
+        .fetch_one(app.db())
+        .await
+        .unwrap();
+    assert_eq!(left, 0, "sessions left behind");
+    let schemas: i64 =
+        sqlx::query_scalar("select count(*) from pg_namespace where nspname = 'clawlink_bench'")
+            .fetch_one(app.db())
+            .await
+            .unwrap();
+    assert_eq!(schemas, 0, "the schema is left behind");
 }
