@@ -65,3 +65,163 @@ async fn an_execution_goes_from_the_queue_to_its_recorded_end() {
     let uuid = Uuid::parse_str(&job.session).unwrap();
     assert_eq!(session.id.0, uuid);
 }
+
+#[tokio::test]
+async fn repeating_a_claim_gives_the_same_lease_at_any_dispatcher() {
+    let test = TestApp::start().await;
+    let second = test.second_dispatcher().await;
+    let worker = Worker::new(&test.dispatcher);
+    let job = test.submit().await;
+    test.submit().await;
+    let claim = Uuid::new_v4();
+    let first = worker.claim_as(claim, &["shell"], 5).await.unwrap();
+    assert_eq!(first.id(), job.id);
+    let elsewhere = Worker::new(&second);
+    for repeated in [&worker, &elsewhere] {
+        let again = repeated.claim_as(claim, &["shell"], 5).await.unwrap();
+        assert_eq!(again.id(), first.id());
+        assert_eq!(
+            again.assignment.lease.token.expose(),
+            first.assignment.lease.token.expose()
+        );
+    }
+    first.ack().await;
+    let calls = (0..4).map(|_| worker.claim_as(claim, &["shell"], 0));
+    for again in futures::future::join_all(calls).await {
+        assert_eq!(again.unwrap().id(), first.id());
+    }
+}
+
+#[tokio::test]
+async fn an_unacknowledged_claim_is_taken_back_uncounted() {
+    let test = TestApp::start_with(|settings| {
+        settings.tuning.ack = std::time::Duration::from_millis(300);
+    })
+    .await;
+    let worker = Worker::new(&test.dispatcher);
+    let job = test.submit().await;
+    let lost = worker.claim().await;
+    let (status, problem) = lost.try_events(1..=1).await;
+    assert_eq!(
+        (status, &problem["error"]),
+        (409, &json!("lease_not_acknowledged"))
+    );
+    let held = Worker::new(&test.dispatcher).claim().await;
+    assert_eq!(held.id(), job.id);
+    assert_eq!(held.assignment.lease.attempt, 1);
+    held.ack().await;
+    for call in ["ack", "heartbeat", "archive"] {
+        let (status, problem) = lost.try_post(call, &json!({})).await;
+        assert_eq!(
+            (status, &problem["error"]),
+            (409, &json!("lease_lost")),
+            "{call}"
+        );
+    }
+    let (status, _) = lost
+        .try_complete(&json!({"outcome": "completed", "lastN": 0}))
+        .await;
+    assert_eq!(status, 409);
+    held.state("running").await;
+    held.complete(0).await;
+    assert_eq!(test.state_of(&job).await, "completed");
+}
+
+#[tokio::test]
+async fn events_are_stored_once_in_order_and_without_gaps() {
+    let test = TestApp::start().await;
+    let second = test.second_dispatcher().await;
+    let job = test.submit().await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    let other = held.at(&second);
+    assert_eq!(held.events(1..=3).await, 3);
+    assert_eq!(other.events(1..=3).await, 3, "a lost answer");
+    assert_eq!(other.events(2..=5).await, 5, "an overlap");
+    let (status, problem) = held.try_events(7..=8).await;
+    assert_eq!((status, &problem["error"]), (409, &json!("events_missing")));
+    assert_eq!(problem["ackedN"], 5);
+    let both = tokio::join!(held.try_events(6..=9), other.try_events(6..=9));
+    assert_eq!((both.0.0, both.1.0), (200, 200));
+    let good = json!({"n": 10, "type": "message", "fields": {"message": "x"}});
+    let forged = json!({"n": 11, "type": "completed", "fields": {}});
+    let (status, problem) = held.try_lines(format!("{good}\n{forged}\n")).await;
+    assert_eq!((status, &problem["error"]), (400, &json!("event_refused")));
+    assert_eq!(problem["n"], 11);
+    let (status, problem) = held
+        .try_complete(&json!({"outcome": "completed", "lastN": 11}))
+        .await;
+    assert_eq!((status, &problem["ackedN"]), (409, &json!(10)));
+    held.complete(10).await;
+    let messages = test.types(&job).await;
+    assert_eq!(
+        messages.iter().filter(|kind| *kind == "message").count(),
+        10
+    );
+}
+
+#[tokio::test]
+async fn complete_wants_the_granted_archive() {
+    let mut test = TestApp::start().await;
+    let job = test.submit().await;
+    let held = Worker::new(&test.dispatcher).claim().await;
+    held.ack().await;
+    let report = |archive: serde_json::Value| json!({"outcome": "completed", "lastN": 0, "archive": archive});
+    let archive = held.upload(b"one").await;
+    let (status, problem) = held.try_complete(&report(json!(archive))).await;
+    assert_eq!((status, &problem["error"]), (409, &json!("state_conflict")));
+    held.state("running").await;
+    let short = json!({"key": archive.key, "size": 4, "sha256": archive.sha256});
+    let foreign = archive.key.replace("/1-", "/2-");
+    let foreign = json!({"key": foreign, "size": 3, "sha256": archive.sha256});
+    for wrong in [short, foreign] {
+        let (status, problem) = held.try_complete(&report(wrong)).await;
+        assert_eq!(
+            (status, &problem["error"]),
+            (409, &json!("archive_missing"))
+        );
+    }
+    test.s3.kill().await;
+    let (status, _) = held.try_complete(&report(json!(archive))).await;
+    assert_eq!(status, 503, "the worker repeats it");
+    assert_eq!(test.state_of(&job).await, "running");
+    test.s3.restart().await.unwrap();
+    assert_eq!(held.try_complete(&report(json!(archive))).await.0, 200);
+}
+
+#[tokio::test]
+async fn workers_of_another_protocol_and_without_token_are_refused() {
+    let test = TestApp::start().await;
+    let claim = || test.http.post(test.url("/worker/claim")).json(&json!({}));
+    let old = claim()
+        .bearer_auth(crate::app::POOL_TOKEN)
+        .header("x-clawlink-protocol", "99");
+    let answer = old.send().await.unwrap();
+    assert_eq!(answer.status(), 426);
+    let problem: serde_json::Value = answer.json().await.unwrap();
+    assert!(problem["detail"].as_str().unwrap().contains("from 1 to 1"));
+    let stranger = claim()
+        .bearer_auth(test.key.expose())
+        .header("x-clawlink-protocol", "1");
+    assert_eq!(stranger.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn an_interrupted_run_fails_retryably_and_credentials_go() {
+    let test = TestApp::start().await;
+    let job = test
+        .submit_with(json!({"codingAssistantAuthentication": "secret-of-this-request"}))
+        .await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    let agent = held.assignment.credentials.agent.as_ref().unwrap();
+    assert_eq!(agent.expose(), "secret-of-this-request");
+    let report = json!({"outcome": "interrupted", "lastN": 0});
+    assert_eq!(held.try_complete(&report).await.0, 200);
+    let end = test.last_event(&job).await;
+    assert_eq!(end["code"], "interrupted");
+    assert_eq!(end["retryable"], true);
+    let left: i64 = sqlx::query_scalar("select count(*) from credentials")
+        .fetch_one(test.db())
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+}

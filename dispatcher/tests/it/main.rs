@@ -2,9 +2,14 @@
 
 mod app;
 mod bench;
+mod cancel;
 mod health;
 mod jobs;
 mod lease;
+mod order;
+mod queue;
+mod reconcile;
+mod sweep;
 mod tidy;
 mod up;
 mod wait;

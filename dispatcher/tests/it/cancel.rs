@@ -1,0 +1,138 @@
+//! Cancelling, in each state and against everything that may happen at the same time.
+
+use std::time::Duration;
+
+use clawlink::executions::sweep::{Trust, sweep};
+use clawlink_shared::control::Order;
+use serde_json::json;
+
+use crate::app::TestApp;
+use crate::worker::Worker;
+
+#[tokio::test]
+async fn a_pending_execution_ends_at_once() {
+    let test = TestApp::start().await;
+    let job = test.submit().await;
+    assert_eq!(test.cancel(&job).await, 202);
+    let end = test.last_event(&job).await;
+    assert_eq!(end["type"], "cancelled");
+    assert!(end["by"].as_str().unwrap().starts_with("key:"));
+    assert_eq!(test.cancel(&job).await, 202, "again is fine");
+    assert!(Worker::new(&test.dispatcher).claim_now().await.is_none());
+}
+
+#[tokio::test]
+async fn a_worker_hears_of_it_at_once_in_each_state_and_on_any_replica() {
+    let test = TestApp::start().await;
+    let second = test.second_dispatcher().await;
+    for state in ["planning", "running", "waiting"] {
+        let job = test.submit().await;
+        let held = Worker::new(&test.dispatcher).claim().await;
+        held.ack().await;
+        if state != "planning" {
+            held.state("running").await;
+        }
+        if state == "waiting" {
+            held.state("waiting").await;
+        }
+        let listening = tokio::spawn({
+            let held = held.at(&second);
+            async move { held.control(0, 20).await }
+        });
+        assert_eq!(test.cancel(&job).await, 202);
+        assert_eq!(test.cancel(&job).await, 202);
+        let (status, orders) = listening.await.unwrap();
+        assert_eq!((status, orders.items.len()), (200, 1), "{state}");
+        assert_eq!(orders.items[0].k, 1);
+        let Order::Cancel { .. } = &orders.items[0].order;
+        let (status, orders) = held.control(1, 0).await;
+        assert_eq!((status, orders.items.len()), (200, 0), "said once");
+        let report = json!({
+            "outcome": "cancelled", "lastN": 0, "branch": "b", "commitHash": "c", "pushed": true,
+        });
+        assert_eq!(held.try_complete(&report).await.0, 200);
+        let end = test.last_event(&job).await;
+        assert_eq!(end["type"], "cancelled", "{state}");
+        assert_eq!(end["branch"], "b", "a push that was begun is named");
+    }
+}
+
+#[tokio::test]
+async fn an_ended_execution_is_not_cancelled() {
+    let test = TestApp::start().await;
+    let job = test.submit().await;
+    Worker::new(&test.dispatcher).run().await.complete(0).await;
+    assert_eq!(test.cancel(&job).await, 409);
+    assert_eq!(test.state_of(&job).await, "completed");
+}
+
+#[tokio::test]
+async fn a_cancel_that_nobody_obeys_ends_it_after_its_time() {
+    let test = TestApp::start_with(|settings| {
+        settings.tuning.cancel = Duration::from_millis(300);
+    })
+    .await;
+    let job = test.submit().await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    assert_eq!(test.cancel(&job).await, 202);
+    test.becomes(&job, "cancelled").await;
+    assert_eq!(held.control(0, 0).await.0, 409);
+}
+
+#[tokio::test]
+async fn racing_completion_loss_and_claims_it_still_ends_once() {
+    let test = TestApp::start_with(|settings| {
+        settings.tuning.ack = Duration::from_millis(200);
+    })
+    .await;
+    let trust = Trust {
+        leases: true,
+        cancels: true,
+    };
+    for round in 0..30 {
+        let more = json!({"onWorkerLost": "resume"});
+        let job = test.submit_with(more).await;
+        let worker = Worker::new(&test.dispatcher);
+        match round % 3 {
+            0 => {
+                let held = worker.run().await;
+                let report = json!({"outcome": "completed", "lastN": 0});
+                let ((reported, _), asked) =
+                    tokio::join!(held.try_complete(&report), test.cancel(&job));
+                assert_eq!(reported, 200);
+                let state = test.state_of(&job).await;
+                let expected = if asked == 409 {
+                    "completed"
+                } else {
+                    "cancelled"
+                };
+                assert_eq!(state, expected);
+            }
+            1 => {
+                let held = worker.run().await;
+                let lapse = "update executions set lease_expires_at = now() - interval '1 s'
+                     where id = $1";
+                sqlx::query(lapse)
+                    .bind(held.id())
+                    .execute(test.db())
+                    .await
+                    .unwrap();
+                let (swept, asked) = tokio::join!(sweep(test.app(), trust), test.cancel(&job));
+                swept.unwrap();
+                assert_eq!(asked, 202);
+                test.becomes(&job, "cancelled").await;
+            }
+            _ => {
+                let (claimed, asked) = tokio::join!(worker.claim_now(), test.cancel(&job));
+                assert_eq!(asked, 202);
+                if let Some(held) = claimed {
+                    held.ack().await;
+                    let report = json!({"outcome": "cancelled", "lastN": 0});
+                    assert_eq!(held.try_complete(&report).await.0, 200);
+                }
+                test.becomes(&job, "cancelled").await;
+            }
+        }
+        assert!(test.log(&job).await.len() >= 3);
+    }
+}
