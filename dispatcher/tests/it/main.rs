@@ -3,6 +3,7 @@
 mod app;
 mod bench;
 mod cancel;
+mod e2e;
 mod health;
 mod jobs;
 mod lease;

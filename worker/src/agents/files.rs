@@ -10,7 +10,9 @@ use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, fchown, mkdirat, open, openat2, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, Mode, OFlags, ResolveFlags, fchown, mkdirat, open, openat2, renameat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
 
@@ -60,6 +62,31 @@ pub(super) fn remove(root: &Path, relative: &Path) -> Result<()> {
         // Not where we put it: then what lies elsewhere is not ours.
         Err(_) => Ok(()),
     }
+}
+
+/// Gives entries of the directory `relative` the names that `renamed` returns for theirs. A
+/// directory that is absent, or reached through a link, has none.
+pub(super) fn rename_in(
+    root: &Path,
+    relative: &Path,
+    renamed: impl Fn(&str) -> Option<String>,
+) -> Result<()> {
+    let root = open_root(root)?;
+    let Ok(folder) = openat2(&root, relative, directory(), Mode::empty(), resolve()) else {
+        return Ok(());
+    };
+    let mut pairs = Vec::new();
+    for entry in Dir::read_from(&folder).context("list directory")? {
+        let entry = entry.context("list directory")?;
+        let old = entry.file_name().to_string_lossy().into_owned();
+        if let Some(new) = renamed(&old) {
+            pairs.push((old, new));
+        }
+    }
+    for (old, new) in pairs {
+        renameat(&folder, old, &folder, new).context("rename entry")?;
+    }
+    Ok(())
 }
 
 fn open_root(root: &Path) -> Result<OwnedFd> {

@@ -15,7 +15,7 @@ pub mod sandbox;
 mod shell;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::control::Failure;
@@ -35,6 +35,9 @@ pub use reaper::{TERM_GRACE, become_reaper, end_all_descendants, harden};
 pub trait Agent: Send + Sync {
     /// Which kind.
     fn kind(&self) -> AgentKind;
+
+    /// Adapts its state below `home` when the session's directory was `from` and now is `to`.
+    fn relocate(&self, from: &Path, to: &Path) -> anyhow::Result<()>;
 
     /// Runs it to its end. Whatever happens is an [`AgentEnd`]; all descendants of this
     /// process are gone when this returns.

@@ -40,6 +40,11 @@ impl Agent for Shell {
         AgentKind::Shell
     }
 
+    /// A script keeps no state of its own.
+    fn relocate(&self, _from: &Path, _to: &Path) -> Result<()> {
+        Ok(())
+    }
+
     fn run(&self, job: AgentJob) -> BoxFuture<'_, AgentEnd> {
         Box::pin(self.run_script(job))
     }

@@ -1,6 +1,8 @@
 //! The phases around the agent that concern its files: restore or clone before, commit, push
 //! and archive after.
 
+use std::path::Path;
+
 use clawlink_shared::control::{ArchiveDone, Complete, Failure};
 use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::prompt::text_of;
@@ -47,20 +49,6 @@ impl Run<'_> {
         let Some(source) = &session.archive else {
             return Ok(());
         };
-        let is_moved = session
-            .archived_root
-            .as_deref()
-            .is_some_and(|archived| self.worker.root.as_os_str() != archived);
-        if is_moved {
-            return Err(Failure::new(
-                ErrorCode::SessionUnavailable,
-                format!(
-                    "the session belongs below {}, this worker keeps sessions below {}",
-                    session.archived_root.as_deref().unwrap_or_default(),
-                    self.worker.root.display()
-                ),
-            ));
-        }
         let limits = &self.assignment.limits;
         let limits = RestoreLimits {
             max_bytes: limits.max_session_bytes,
@@ -77,7 +65,26 @@ impl Run<'_> {
                 )
             })?;
         }
-        Ok(())
+        self.relocate(root)
+    }
+
+    /// Agents key their state by directory; a session from a worker with another root is moved.
+    fn relocate(&self, root: &SessionRoot) -> Result<(), Failure> {
+        let session = &self.assignment.session;
+        let Some(archived) = session.archived_root.as_deref().map(Path::new) else {
+            return Ok(());
+        };
+        let agent = self.worker.agents.get(self.assignment.request.agent);
+        let Some(agent) = agent.filter(|_| archived != self.worker.root) else {
+            return Ok(());
+        };
+        let from = archived.join(session.id.folder());
+        agent.relocate(&from, root.path()).map_err(|error| {
+            Failure::new(
+                ErrorCode::SessionUnavailable,
+                format!("move the session from {}: {error:#}", archived.display()),
+            )
+        })
     }
 
     async fn clone_repository(

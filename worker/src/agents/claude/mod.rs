@@ -7,7 +7,7 @@ mod credential;
 mod launch;
 pub(super) mod parse;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +21,16 @@ use self::credential::{Credential, LoginFile};
 use self::parse::{ClaudeParser, Signal, Verdict};
 use super::dialogue::{Dialogue, Heard, converse};
 use super::process::{Output, Process};
-use super::{Agent, AgentEnd, AgentEnvironment, AgentJob, check_confinement};
+use super::{Agent, AgentEnd, AgentEnvironment, AgentJob, check_confinement, files};
 
 /// How long the CLI may take to exit after its result, with its input closed.
 const EXIT_GRACE: Duration = Duration::from_secs(3);
 
 /// How long it may take to obey an interrupt.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
+
+/// Where the CLI keeps conversations, below the session root.
+const PROJECTS: &str = "home/.claude/projects";
 
 /// Runs the CLI.
 pub(super) struct Claude {
@@ -105,9 +108,25 @@ impl Agent for Claude {
         AgentKind::Claude
     }
 
+    /// The CLI keeps a conversation in a folder that is named after the working directory.
+    fn relocate(&self, from: &Path, to: &Path) -> Result<()> {
+        let (old, new) = (project_folder(from), project_folder(to));
+        files::rename_in(to, Path::new(PROJECTS), |name| {
+            name.strip_prefix(&old).map(|rest| format!("{new}{rest}"))
+        })
+    }
+
     fn run(&self, job: AgentJob) -> BoxFuture<'_, AgentEnd> {
         Box::pin(self.run_cli(job))
     }
+}
+
+/// The CLI's name for a directory's folder: everything but letters and digits becomes `-`.
+fn project_folder(directory: &Path) -> String {
+    let text = directory.to_string_lossy();
+    text.chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect()
 }
 
 fn no_result(process: &Process) -> Failure {

@@ -1,0 +1,221 @@
+//! An installation with everything around it: a git host, a scripted model, and workers whose
+//! disks are their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use clawlink::config::Settings;
+use clawlink::up::identity::Identity;
+use clawlink::up::isolation::Isolation;
+use clawlink_fixtures::git_host::GitHost;
+use clawlink_fixtures::model::Model;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, ChildStdin, Command};
+
+use crate::app::{POOL_TOKEN, TestApp, scratch};
+use crate::wait::eventually;
+
+/// Everything that a run touches.
+pub(crate) struct World {
+    pub(crate) app: TestApp,
+    pub(crate) git: GitHost,
+    pub(crate) model: Model,
+}
+
+/// One worker process with an empty disk of its own.
+pub(crate) struct Worker {
+    child: Child,
+    /// The worker ends when this closes; waiting for a child closes a pipe that it holds.
+    _lifeline: ChildStdin,
+    /// Its session directories and its spool.
+    pub(crate) disk: TempDir,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let (git, model) = tokio::join!(GitHost::start(), Model::start());
+        Self {
+            app: TestApp::start_with(change).await,
+            git: git.expect("a git host"),
+            model: model.expect("a model"),
+        }
+    }
+
+    /// A worker that asks this installation's first dispatcher for work.
+    pub(crate) fn worker(&self) -> Worker {
+        self.worker_at(&self.app.dispatcher.url)
+    }
+
+    /// A worker that asks the dispatchers at these addresses, separated by commas.
+    pub(crate) fn worker_at(&self, urls: &str) -> Worker {
+        let disk = scratch();
+        let user = Identity::worker();
+        for name in ["workspace", "spool"] {
+            let folder = disk.path().join(name);
+            std::fs::create_dir(&folder).expect("create worker's folder");
+            std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
+                .expect("give the folder to the worker");
+        }
+        let mut command =
+            Command::from(Isolation::probe().command(&user, &worker_program(disk.path())));
+        let mut child = command
+            .args([
+                "--allow-private-hosts",
+                "--drain-timeout",
+                "1",
+                "--lifeline",
+            ])
+            .env("HOME", disk.path().join("spool"))
+            .env("CLAWLINK_DISPATCHER_URL", urls)
+            .env("CLAWLINK_POOL_TOKEN", POOL_TOKEN)
+            .env("CLAWLINK_WORKSPACE_DIR", disk.path().join("workspace"))
+            .env("CLAWLINK_SPOOL_DIR", disk.path().join("spool"))
+            .env("CLAWLINK_AGENT_DIR", agent_dir())
+            .env("ANTHROPIC_BASE_URL", self.model.base_url())
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("start worker");
+        let _lifeline = child.stdin.take().expect("a piped standard input");
+        Worker {
+            child,
+            _lifeline,
+            disk,
+        }
+    }
+
+    /// Submits a request; returns the answer to `Accept: application/json`.
+    pub(crate) async fn submit(&self, body: Value) -> Submitted {
+        let answer = self
+            .app
+            .post("/execute")
+            .header("accept", "application/json")
+            .json(&body)
+            .send()
+            .await
+            .expect("an answer");
+        let status = answer.status();
+        let answer: Value = answer.json().await.expect("a JSON answer");
+        assert_eq!(status, 202, "{answer}");
+        Submitted {
+            execution: answer["executionId"].as_i64().expect("an execution id"),
+            session: answer["sessionId"]
+                .as_str()
+                .expect("a session id")
+                .to_owned(),
+        }
+    }
+
+    /// All events of an execution, once it has ended.
+    pub(crate) async fn events(&self, execution: i64) -> Vec<Value> {
+        let path = format!("/executions/{execution}/events");
+        let answer = self.app.get(&path).send().await.expect("a stream");
+        let text = answer.text().await.expect("a stream that ends");
+        text.lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .map(|line| serde_json::from_str(line).expect("events are JSON"))
+            .collect()
+    }
+
+    /// Submits, lets one worker run it, and returns its events.
+    pub(crate) async fn run(&self, body: Value) -> (Submitted, Vec<Value>) {
+        let worker = self.worker();
+        let submitted = self.submit(body).await;
+        let events = self.events(submitted.execution).await;
+        assert_eq!(worker.exit_code().await, Some(0), "the worker's exit code");
+        (submitted, events)
+    }
+
+    /// A request on a repository of the git host.
+    pub(crate) fn on_repository(&self, name: &str, agent: &str, prompt: &str) -> Value {
+        json!({
+            "codingAssistantProvider": agent,
+            "codingAssistantAuthentication": "sk-ant-api-test-credential",
+            "userRequest": prompt,
+            "github": {"repoUrl": self.git.url(name), "accessToken": self.git.token()},
+        })
+    }
+
+    /// Waits until an execution is in this state.
+    pub(crate) async fn state(&self, execution: i64, wanted: &str) {
+        eventually(&format!("execution {execution} is {wanted}"), async || {
+            (self.execution(execution).await["state"] == wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// `GET /executions/{id}`.
+    pub(crate) async fn execution(&self, execution: i64) -> Value {
+        let path = format!("/executions/{execution}");
+        let answer = self.app.get(&path).send().await.expect("an answer");
+        answer.json().await.expect("a JSON answer")
+    }
+}
+
+/// The two ids that a client keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Submitted {
+    pub(crate) execution: i64,
+    pub(crate) session: String,
+}
+
+impl Worker {
+    /// Waits for its end; `None` when a signal ended it.
+    pub(crate) async fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().await.expect("wait for worker").code()
+    }
+
+    /// Ends it as a crash does: no warning, no chance to say anything.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("kill worker");
+    }
+}
+
+/// The types of events, in order, without repetitions side by side.
+pub(crate) fn outline(events: &[Value]) -> Vec<&str> {
+    let mut types: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["type"].as_str())
+        .collect();
+    types.dedup();
+    types
+}
+
+/// The first event of a type.
+pub(crate) fn event<'a>(events: &'a [Value], kind: &str) -> &'a Value {
+    events
+        .iter()
+        .find(|event| event["type"] == kind)
+        .unwrap_or_else(|| panic!("no {kind} event in {events:#?}"))
+}
+
+/// The worker program, where the worker's user can run it.
+fn worker_program(disk: &Path) -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_clawlink")).with_file_name("clawlink-worker");
+    assert!(
+        built.exists(),
+        "build the worker first: cargo build --workspace --bins"
+    );
+    let program = disk.join("clawlink-worker");
+    std::fs::hard_link(&built, &program)
+        .or_else(|_| std::fs::copy(&built, &program).map(|_| ()))
+        .expect("put the worker program on its disk");
+    program
+}
+
+/// Where the pinned agents are installed.
+fn agent_dir() -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agents");
+    let folder = clawlink::config::process_environment("CLAWLINK_TEST_AGENTS")
+        .map_or(default, PathBuf::from);
+    assert!(
+        folder.join("node_modules/@anthropic-ai").is_dir(),
+        "run `npm ci --ignore-scripts` in deploy/agents, as ./deploy/test does"
+    );
+    folder.canonicalize().expect("an absolute path")
+}
