@@ -15,7 +15,7 @@ async fn a_shell_request_becomes_a_branch_and_a_session() {
     let request = world.on_repository(
         "app",
         "shell",
-        "echo new > added.txt && echo more >> README.md",
+        "echo new > added.txt && echo more >> README.md && echo done",
     );
     let (submitted, events) = world.run(request).await;
 
@@ -55,7 +55,7 @@ async fn a_shell_request_becomes_a_branch_and_a_session() {
     let host = &world.git;
     assert_eq!(
         host.tree("app", branch).await.unwrap(),
-        ["README.md", "added.txt"]
+        ["100644 README.md", "100644 added.txt"]
     );
     assert_eq!(
         host.file("app", branch, "README.md").await.unwrap(),
@@ -95,7 +95,7 @@ async fn the_real_claude_changes_a_repository() {
         .expect("a branch");
     assert_eq!(
         world.git.tree("app", branch).await.unwrap(),
-        ["README.md", "hello.txt"]
+        ["100644 README.md", "100644 hello.txt"]
     );
     assert_eq!(event(&events, "agent_tool_call")["tool"], "Write");
     assert_eq!(event(&events, "agent_tool_result")["ok"], true);

@@ -194,6 +194,16 @@ pub(crate) fn event<'a>(events: &'a [Value], kind: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no {kind} event in {events:#?}"))
 }
 
+/// What the agent printed, piece by piece.
+pub(crate) fn said(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .filter(|event| event["type"] == "agent_text")
+        .filter_map(|event| event["text"].as_str())
+        .map(str::trim_end)
+        .collect()
+}
+
 /// The worker program, where the worker's user can run it.
 fn worker_program(disk: &Path) -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_clawlink")).with_file_name("clawlink-worker");
