@@ -142,7 +142,7 @@ pub fn of_session(
                 if !reader.ended {
                     return;
                 }
-                from = turn + 1;
+                (from, cursor) = (turn + 1, 0);
             }
         },
     )

@@ -1,15 +1,27 @@
 //! The dispatcher's tests: one binary, one module per feature.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a panic is how a test reports; helpers are part of it"
+)]
+
+mod access;
 mod app;
 mod bench;
 mod cancel;
+mod client;
+mod contract;
 mod e2e;
+mod execute;
 mod health;
 mod jobs;
 mod lease;
 mod order;
 mod queue;
 mod reconcile;
+mod request;
+mod sessions;
+mod stream;
 mod sweep;
 mod tidy;
 mod up;

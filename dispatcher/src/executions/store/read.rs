@@ -153,7 +153,7 @@ pub(crate) async fn log_page(
     max_bytes: i64,
 ) -> anyhow::Result<Option<LogPage>> {
     let rows = sqlx::query!(
-        "select executions.last_seq, executions.ended_at is not null as \"ended!\",
+        "select executions.last_seq, executions.state in ('completed', 'failed', 'cancelled') as \"ended!\",
             page.seq as \"seq?\", page.payload as \"payload?\"
          from executions
          left join lateral (

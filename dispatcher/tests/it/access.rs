@@ -1,0 +1,205 @@
+//! Every route of the table with every kind of credential. A route that is new fails here
+//! until its expectation is written down.
+
+use clawlink::auth::principal::KeyRole;
+use clawlink::http;
+use clawlink::http::routes::{Access, Route};
+use reqwest::Method;
+
+use super::app::{POOL_TOKEN, TestApp};
+use super::client::{Submitted, script};
+
+/// What the table must say, and what a caller who may get in is answered. Requests carry no
+/// body, so the answer is that of an empty request.
+const EXPECTED: &[(&str, Access, u16)] = &[
+    ("GET /health", Access::Public, 200),
+    ("GET /health/live", Access::Public, 200),
+    ("GET /status", Access::Public, 429),
+    ("GET /metrics", Access::Public, 200),
+    ("POST /execute", Access::Submit, 400),
+    ("GET /executions/{id}", Access::Read, 200),
+    ("GET /executions/{id}/events", Access::Read, 200),
+    ("POST /executions/{id}/cancel", Access::Submit, 202),
+    ("GET /sessions", Access::Read, 200),
+    ("GET /sessions/{id}", Access::Read, 200),
+    ("GET /sessions/{id}/stream", Access::Read, 200),
+    ("DELETE /sessions/{id}", Access::Delete, 409),
+    ("POST /worker/claim", Access::Pool, 400),
+    ("POST /worker/executions/{id}/ack", Access::Lease, 0),
+    ("POST /worker/executions/{id}/state", Access::Lease, 0),
+    ("POST /worker/executions/{id}/events", Access::Lease, 0),
+    ("POST /worker/executions/{id}/heartbeat", Access::Lease, 0),
+    ("GET /worker/executions/{id}/control", Access::Lease, 0),
+    ("POST /worker/executions/{id}/archive", Access::Lease, 0),
+    (
+        "POST /worker/executions/{id}/archive/parts",
+        Access::Lease,
+        0,
+    ),
+    (
+        "POST /worker/executions/{id}/archive/finish",
+        Access::Lease,
+        0,
+    ),
+    (
+        "POST /worker/executions/{id}/archive/source",
+        Access::Lease,
+        0,
+    ),
+    ("POST /worker/executions/{id}/complete", Access::Lease, 0),
+];
+
+/// Who knocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Nobody,
+    WrongKey,
+    ExpiredKey,
+    RevokedKey,
+    ForeignAdmin,
+    Own(KeyRole),
+    Pool,
+}
+
+const CALLERS: [Caller; 10] = [
+    Caller::Nobody,
+    Caller::WrongKey,
+    Caller::ExpiredKey,
+    Caller::RevokedKey,
+    Caller::ForeignAdmin,
+    Caller::Own(KeyRole::Admin),
+    Caller::Own(KeyRole::Developer),
+    Caller::Own(KeyRole::Readonly),
+    Caller::Own(KeyRole::Ci),
+    Caller::Pool,
+];
+
+/// The status that `caller` must get; `None` where any refusal will do.
+fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<u16> {
+    use Caller::{ForeignAdmin, Own, Pool};
+    use KeyRole::{Ci, Readonly};
+    let is_own_thing = route.path.contains("{id}");
+    match (access, caller) {
+        (Access::Public, _) | (Access::Pool, Pool) => Some(open),
+        (Access::Pool, _) => Some(401),
+        (Access::Lease, Caller::Nobody) => Some(401),
+        (Access::Lease, _) => None,
+        (Access::Submit, Own(Readonly)) => Some(403),
+        (Access::Delete, Own(Readonly | Ci)) => Some(403),
+        (_, Own(_)) => Some(open),
+        (_, ForeignAdmin) if is_own_thing => Some(404),
+        (_, ForeignAdmin) => Some(open),
+        _ => Some(401),
+    }
+}
+
+struct Keys(Vec<(Caller, String)>);
+
+impl Keys {
+    async fn make(test: &TestApp) -> Self {
+        let mut keys = vec![
+            (Caller::WrongKey, "clawlink_wrong".to_owned()),
+            (Caller::Pool, POOL_TOKEN.to_owned()),
+        ];
+        for (caller, workspace, role) in [
+            (Caller::ExpiredKey, "default", KeyRole::Admin),
+            (Caller::RevokedKey, "default", KeyRole::Admin),
+            (Caller::ForeignAdmin, "other", KeyRole::Admin),
+            (Caller::Own(KeyRole::Admin), "default", KeyRole::Admin),
+            (
+                Caller::Own(KeyRole::Developer),
+                "default",
+                KeyRole::Developer,
+            ),
+            (Caller::Own(KeyRole::Readonly), "default", KeyRole::Readonly),
+            (Caller::Own(KeyRole::Ci), "default", KeyRole::Ci),
+        ] {
+            let (_, key) = test.key_for(workspace, role).await;
+            keys.push((caller, key.expose().to_owned()));
+        }
+        for (caller, column) in [
+            (Caller::ExpiredKey, "expires_at"),
+            (Caller::RevokedKey, "revoked_at"),
+        ] {
+            let keys = Self(keys.clone());
+            let hash = clawlink::secrets::hash_token(keys.of(caller).unwrap());
+            let update = format!("update api_keys set {column} = now() where hash = $1");
+            sqlx::query(sqlx::AssertSqlSafe(update))
+                .bind(&hash[..])
+                .execute(test.db())
+                .await
+                .unwrap();
+        }
+        Self(keys)
+    }
+
+    fn of(&self, caller: Caller) -> Option<&str> {
+        let found = self.0.iter().find(|(owner, _)| *owner == caller);
+        found.map(|(_, key)| key.as_str())
+    }
+}
+
+#[tokio::test]
+async fn every_route_answers_every_caller_as_declared() {
+    let test = TestApp::start().await;
+    let keys = Keys::make(&test).await;
+    let (_, routes) = http::service(test.app());
+    let mut faults = Vec::new();
+    for route in &routes {
+        let name = format!("{} {}", route.method, route.path);
+        let Some((_, access, open)) = EXPECTED.iter().find(|(known, _, _)| *known == name) else {
+            faults.push(format!("{name}: no expectation is written down"));
+            continue;
+        };
+        if route.access != *access {
+            faults.push(format!(
+                "{name}: declared {:?}, expected {access:?}",
+                route.access
+            ));
+        }
+        for caller in CALLERS {
+            let made = test.accepted(&script("true")).await;
+            let status = knock(&test, route, made, keys.of(caller)).await;
+            let good = match expected(route, *access, *open, caller) {
+                Some(expected) => status == expected,
+                None => (400..500).contains(&status),
+            };
+            if !good {
+                faults.push(format!("{name} as {caller:?}: {status}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>) -> u16 {
+    let id = match route.path.starts_with("/sessions") {
+        true => made.session_id.to_string(),
+        false => made.execution_id.to_string(),
+    };
+    let path = route.path.replace("{id}", &id);
+    let mut request = test.http.request(route.method.clone(), test.url(&path));
+    if let Some(key) = key {
+        request = request.bearer_auth(key);
+    }
+    if route.method == Method::POST {
+        request = request.header("content-type", "application/json");
+    }
+    let request = request.header("x-clawlink-protocol", "1");
+    request.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn wrong_methods_and_paths_have_our_own_answers() {
+    let test = TestApp::start().await;
+    let (status, problem) = super::client::refusal(test.get("/execute")).await;
+    assert_eq!(
+        (status, problem["error"].as_str()),
+        (405, Some("method_not_allowed"))
+    );
+    let (status, problem) = super::client::refusal(test.get("/nowhere")).await;
+    assert_eq!(
+        (status, problem["error"].as_str()),
+        (404, Some("not_found"))
+    );
+}
