@@ -25,6 +25,9 @@ const LEVEL: i32 = 3;
 /// Most compressing threads; each costs memory.
 const MAX_THREADS: usize = 4;
 
+/// What one thread compresses at a time, in bytes; some of these are in memory per thread.
+const JOB_BYTES: u32 = 4 * 1024 * 1024;
+
 /// What a file is read through, in bytes. A file that fits is read once.
 const BUFFER_BYTES: usize = 1024 * 1024;
 
@@ -130,15 +133,21 @@ impl<'a> Writer<'a> {
             write_padding(&mut self.out, size as u64).map_err(writing)?;
             return Ok(Content::Clean);
         }
-        // A header says the size and cannot be taken back: look first, then write, and let
-        // nothing through that came in between.
+        // A header says the size and cannot be taken back: look first, then write.
         self.check_bounds(size)?;
         let again = file.try_clone().map_err(|error| reading(path, &error))?;
         if self.copy(again, size, path, Output::Nowhere)? {
             return Ok(Content::LeftOut);
         }
         file.rewind().map_err(|error| reading(path, &error))?;
-        self.file_masked(file, path, stat)
+        let now = rustix::fs::fstat(&file).map_err(|error| reading(path, &error.into()))?;
+        if changes(&now) != changes(stat) {
+            // Let nothing through that came in between.
+            return self.file_masked(file, path, stat);
+        }
+        self.head(path, EntryType::Regular, stat, b"", size)?;
+        self.copy(file, size, path, Output::Unscanned)?;
+        Ok(Content::Clean)
     }
 
     /// Refuses a further entry with so many bytes if it is too much.
@@ -184,14 +193,14 @@ impl<'a> Writer<'a> {
                 .map_err(|error| reading(path, &error))?;
             let filled = held + length;
             left -= length as u64;
-            found |= self.mask(filled);
+            found |= output != Output::Unscanned && self.mask(filled);
             let last = length == 0 || left == 0;
             let ready = if last {
                 filled
             } else {
                 filled.saturating_sub(self.keep)
             };
-            if output == Output::Archive {
+            if output != Output::Nowhere {
                 self.out.write_all(&self.buffer[..ready]).map_err(writing)?;
             } else if found {
                 return Ok(true);
@@ -202,7 +211,7 @@ impl<'a> Writer<'a> {
                 break;
             }
         }
-        if output == Output::Archive {
+        if output != Output::Nowhere {
             io::copy(&mut io::repeat(0).take(left), &mut self.out).map_err(writing)?;
             write_padding(&mut self.out, size).map_err(writing)?;
         }
@@ -225,14 +234,24 @@ impl<'a> Writer<'a> {
 /// Where [`Writer::copy`] puts what it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Output {
+    /// Into the archive, secrets overwritten.
     Archive,
+    /// Into the archive as it is: it has been looked through.
+    Unscanned,
+    /// Nowhere: it is only looked through.
     Nowhere,
+}
+
+/// What changes when a file's content does.
+fn changes(stat: &Stat) -> [i64; 3] {
+    [stat.st_size, stat.st_ctime, stat.st_ctime_nsec as i64]
 }
 
 fn encoder(writer: ChunkWriter) -> io::Result<Encoder<'static, ChunkWriter>> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut encoder = Encoder::new(writer, LEVEL)?;
     encoder.multithread(threads.min(MAX_THREADS) as u32)?;
+    encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(JOB_BYTES))?;
     Ok(encoder)
 }
 
