@@ -12,6 +12,9 @@ use tokio_io_timeout::TimeoutStream;
 use crate::app::App;
 use crate::{executions, http, outbox};
 
+/// How long connections to Postgres may take to close.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
 /// Accepts connections whose writes must make progress: a reader that takes nothing for
 /// `slow_reader` is cut instead of buffered.
 struct CuttingListener {
@@ -61,7 +64,13 @@ pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
     if !shutdown.drain(app.tuning.drain).await {
         tracing::warn!("loops were still busy when draining ended");
     }
-    app.db.close().await;
+    // A task that was aborted may hold a connection until its query is answered.
+    if tokio::time::timeout(CLOSE_GRACE, app.db.close())
+        .await
+        .is_err()
+    {
+        tracing::warn!("connections to Postgres were still open");
+    }
     Ok(())
 }
 
