@@ -171,7 +171,13 @@ async fn deliver_in_stages(
     stages.say("analyzing", "Looking for changes").await;
     let prompt = deliver.redactor.redact_text(&deliver.prompt);
     let message = commit_message(&prompt, deliver.execution, deliver.session);
-    let outcome = commit(deliver.clone(), message.clone()).await?;
+    let outcome = commit(
+        access.clone(),
+        deliver.clone(),
+        message.clone(),
+        cancel.clone(),
+    )
+    .await?;
     for note in &outcome.notes {
         stages.events.message(note.as_str()).await;
     }
@@ -216,15 +222,22 @@ async fn deliver_in_stages(
     Ok(())
 }
 
-async fn commit(deliver: Deliver, message: String) -> Result<CommitOutcome, Failure> {
+async fn commit(
+    access: GitAccess,
+    deliver: Deliver,
+    message: String,
+    cancel: CancellationToken,
+) -> Result<CommitOutcome, Failure> {
     blocking(move || {
-        git::commit_all(CommitRequest {
+        let commit = CommitRequest {
             work: &deliver.work,
             tmp: &deliver.tmp,
             branch: &deliver.branch,
             message: &message,
             author: &deliver.author,
-        })
+            redactor: &deliver.redactor,
+        };
+        git::commit_all(&access, commit, &cancel)
     })
     .await
 }

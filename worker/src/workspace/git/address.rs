@@ -18,13 +18,25 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 )]
 pub(super) struct RefusedAddress(pub(super) IpAddr);
 
-/// Reads a repository's URL: http(s) with a host, without credentials; https only, unless
-/// private hosts are allowed.
+/// Reads a repository's URL: one that [`check`] allows, without query and fragment.
 pub(super) fn parse(text: &str, allow_private_hosts: bool) -> Result<Url, Failure> {
-    let refuse = |why: &str| Err(Failure::new(ErrorCode::ValidationError, why));
     let Ok(url) = Url::parse(text) else {
         return refuse("the repository URL is not a URL; use https://HOST/PATH");
     };
+    check(&url, allow_private_hosts)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse("the repository URL has a query or a fragment; use https://HOST/PATH");
+    }
+    Ok(url)
+}
+
+fn refuse<T>(why: &str) -> Result<T, Failure> {
+    Err(Failure::new(ErrorCode::ValidationError, why))
+}
+
+/// Allows http(s) with a host, without credentials; https only, unless private hosts are
+/// allowed.
+pub(super) fn check(url: &Url, allow_private_hosts: bool) -> Result<(), Failure> {
     match url.scheme() {
         "https" => {}
         "http" if allow_private_hosts => {}
@@ -38,9 +50,6 @@ pub(super) fn parse(text: &str, allow_private_hosts: bool) -> Result<Url, Failur
     if !url.username().is_empty() || url.password().is_some() {
         return refuse("the repository URL carries credentials; send them as accessToken instead");
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return refuse("the repository URL has a query or a fragment; use https://HOST/PATH");
-    }
     let Some(host) = url.host_str() else {
         return refuse("the repository URL has no host; use https://HOST/PATH");
     };
@@ -50,7 +59,7 @@ pub(super) fn parse(text: &str, allow_private_hosts: bool) -> Result<Url, Failur
             ErrorCode::ValidationError,
             format!("the repository cannot be used: {}", RefusedAddress(address)),
         )),
-        _ => Ok(url),
+        _ => Ok(()),
     }
 }
 

@@ -89,7 +89,7 @@ pub fn clone(
     let depth = request.repository.depth;
     let repo = cloning.fetch(&conversation, &advert, repo, &wants, depth)?;
     cloning.check_out(&repo, &name, tip)?;
-    notes.extend(lfs::note_pointers(&repo, tip));
+    notes.extend(cloning.fill_pointers(&repo, tip)?);
     submodules::clone_all(&mut cloning, &repo, access.url(), tip, &mut notes)?;
     Ok(Cloned {
         branch: name,
@@ -242,6 +242,18 @@ impl<'a> Cloning<'a> {
             repo.set_head(&reference)
         };
         write().map_err(|error| broken("check out the branch", error.message()))
+    }
+
+    /// Replaces Git LFS pointers by their content, which counts as files of the session.
+    fn fill_pointers(&mut self, repo: &Repository, tip: Oid) -> Result<Option<String>, Failure> {
+        let bytes_left = &mut self.bytes_left;
+        lfs::download(
+            self.access,
+            self.access.url(),
+            (repo, tip),
+            bytes_left,
+            self.cancel,
+        )
     }
 
     fn check_size(&mut self, repo: &Repository, tip: Oid) -> Result<(), Failure> {

@@ -7,8 +7,12 @@ use clawlink_shared::control::{CommitAuthor, Failure};
 use clawlink_shared::execution::ErrorCode;
 use git2::{Commit, Oid, Signature};
 
+use tokio_util::sync::CancellationToken;
+
 use super::dotgit::Scratch;
-use super::{branch, history, stage};
+use super::http::GitAccess;
+use super::{branch, history, lfs, stage};
+use crate::redact::Redactor;
 
 /// How to commit.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +27,8 @@ pub struct CommitRequest<'a> {
     pub message: &'a str,
     /// Author and committer.
     pub author: &'a CommitAuthor,
+    /// Keeps files with a secret that it knows from being uploaded to Git LFS.
+    pub redactor: &'a Redactor,
 }
 
 /// What there is on the branch now.
@@ -39,15 +45,25 @@ pub struct CommitOutcome {
 }
 
 /// Commits everything uncommitted and puts the branch there; the agent's own commits stay
-/// below it, whichever branch they were made on. Every failure is a `push_failed`: the
-/// session keeps the files as they are.
-pub fn commit_all(request: CommitRequest<'_>) -> Result<CommitOutcome, Failure> {
+/// below it, whichever branch they were made on. Content of Git LFS paths is uploaded before
+/// its pointer is committed. Every failure is a `push_failed`: the session keeps the files as
+/// they are.
+pub fn commit_all(
+    access: &GitAccess,
+    request: CommitRequest<'_>,
+    cancel: &CancellationToken,
+) -> Result<CommitOutcome, Failure> {
     let reference = branch::reference_name(request.branch)?;
-    commit_to(request, &reference)
+    let upload = |contents: &[lfs::Content]| lfs::upload(access, contents, cancel);
+    commit_to(request, &reference, &upload)
         .map_err(|error| Failure::new(ErrorCode::PushFailed, format!("cannot commit: {error:#}")))
 }
 
-fn commit_to(request: CommitRequest<'_>, reference: &str) -> Result<CommitOutcome> {
+fn commit_to(
+    request: CommitRequest<'_>,
+    reference: &str,
+    upload: stage::Upload<'_>,
+) -> Result<CommitOutcome> {
     let scratch = Scratch::open(request.work, request.tmp)?;
     let repo = &scratch.repo;
     let before = scratch.reference(reference)?;
@@ -61,7 +77,8 @@ fn commit_to(request: CommitRequest<'_>, reference: &str) -> Result<CommitOutcom
         .map(Commit::tree)
         .transpose()
         .context("read the last commit")?;
-    let staged = stage::stage(&scratch, parents.first().map(Commit::id))?;
+    let parent = parents.first().map(Commit::id);
+    let staged = stage::stage(&scratch, parent, request.redactor, upload)?;
     let is_clean = match &old_tree {
         Some(tree) => parents.len() == 1 && tree.id() == staged.tree,
         None => repo

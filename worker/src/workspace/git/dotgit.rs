@@ -234,7 +234,7 @@ fn is_real_dir(path: &Path) -> bool {
 }
 
 /// Whether every folder on the way from `root` to `path` is a directory, not a link.
-fn is_real_path(root: &Path, path: &Path) -> bool {
+pub(super) fn is_real_path(root: &Path, path: &Path) -> bool {
     let mut at = root.to_owned();
     let folders = path.parent().unwrap_or(Path::new("")).components();
     is_real_dir(root)

@@ -16,7 +16,7 @@ use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::secret::Secret;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,15 +26,15 @@ use super::{broken, host_words, stopped};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a host may take to begin its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The same for a push, whose body must first be sent and checked by hooks.
-const PUSH_ANSWER_TIMEOUT: Duration = Duration::from_secs(900);
+pub(super) const PUSH_ANSWER_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// How long a host may be silent within an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-const MAX_REDIRECTS: usize = 4;
+pub(super) const MAX_REDIRECTS: usize = 4;
 
 /// Some hosts serve git only to programs that call themselves so.
 const USER_AGENT: &str = concat!("git/2.47.0 (clawlink/", env!("CARGO_PKG_VERSION"), ")");
@@ -110,6 +110,22 @@ impl GitAccess {
             return address::parse(joined.as_str(), self.allow_private_hosts);
         }
         address::parse(text, self.allow_private_hosts)
+    }
+
+    /// Checks an address that a host named for a transfer, relative to `from`.
+    pub(super) fn check_transfer(&self, from: &Url, text: &str) -> Result<Url, Failure> {
+        let url = from.join(text).map_err(|_| {
+            Failure::new(
+                ErrorCode::ValidationError,
+                "the git host named no valid URL",
+            )
+        })?;
+        address::check(&url, self.allow_private_hosts).map(|()| url)
+    }
+
+    /// A request without anything in it, for [`send`].
+    pub(super) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.client.request(method, url.clone())
     }
 
     fn credential(&self, target: &Url) -> Option<HeaderValue> {
@@ -189,12 +205,7 @@ impl<'a> Conversation<'a> {
 
     fn body(&self, response: Response) -> Result<Body<'a>, Failure> {
         let status = response.status();
-        let mut body = Body {
-            response,
-            chunk: Bytes::new(),
-            runtime: self.access.runtime.clone(),
-            cancel: self.cancel,
-        };
+        let mut body = Body::new(response, self.access, self.cancel);
         if status == StatusCode::OK {
             return Ok(body);
         }
@@ -211,7 +222,20 @@ pub(super) struct Body<'a> {
     cancel: &'a CancellationToken,
 }
 
-impl Body<'_> {
+impl<'a> Body<'a> {
+    pub(super) fn new(
+        response: Response,
+        access: &GitAccess,
+        cancel: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            response,
+            chunk: Bytes::new(),
+            runtime: access.runtime.clone(),
+            cancel,
+        }
+    }
+
     /// The beginning of an error page, if it is meant for people who use git.
     fn words(&mut self) -> String {
         let is_text = self
@@ -253,19 +277,30 @@ impl Read for Body<'_> {
     }
 }
 
-fn send(
+/// Sends a request; the token goes along if the request is for the repository's own place and
+/// does not bring an authorization.
+pub(super) fn send(
     access: &GitAccess,
-    request: reqwest::RequestBuilder,
+    request: RequestBuilder,
     url: &Url,
     timeout: Duration,
     cancel: &CancellationToken,
 ) -> Result<Response, Failure> {
-    let request = match access.credential(url) {
-        Some(credential) => request.header(AUTHORIZATION, credential),
-        None => request,
-    };
-    wait(&access.runtime, cancel, timeout, request.send())?
-        .map_err(|error| unreachable_host(url, &error))
+    let mut request = request
+        .build()
+        .map_err(|error| broken("build the request", error.without_url()))?;
+    if !request.headers().contains_key(AUTHORIZATION)
+        && let Some(credential) = access.credential(request.url())
+    {
+        request.headers_mut().insert(AUTHORIZATION, credential);
+    }
+    wait(
+        &access.runtime,
+        cancel,
+        timeout,
+        access.client.execute(request),
+    )?
+    .map_err(|error| unreachable_host(url, &error))
 }
 
 /// Blocks until `work` is done, `cancel` is cancelled or `timeout` has passed.

@@ -52,6 +52,19 @@ pub enum Progress {
 /// The longest piece of a host's own words that is passed on, in bytes.
 const MAX_HOST_WORDS: usize = 2048;
 
+/// Most paths that a note names.
+const MAX_NAMED: usize = 10;
+
+/// The first few paths.
+fn list(paths: &[String]) -> String {
+    let more = paths.len().saturating_sub(MAX_NAMED);
+    let named = paths[..paths.len() - more].join(", ");
+    match more {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 /// A failure that only a defect, a broken disk or a broken connection explains.
 fn broken(action: &str, error: impl std::fmt::Display) -> Failure {
     Failure::new(ErrorCode::InternalError, format!("{action}: {error}"))

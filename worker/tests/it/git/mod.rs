@@ -3,6 +3,7 @@
 mod cloning;
 mod delivery;
 mod hostile;
+mod lfs;
 mod pushing;
 mod submodules;
 
@@ -99,15 +100,19 @@ impl Bench {
     }
 
     async fn commit(&self, message: &'static str) -> Result<CommitOutcome, Failure> {
-        let (work, tmp) = (self.work(), self.dir.path().join("scratch"));
+        let (access, work) = (self.access.clone(), self.work());
+        let tmp = self.dir.path().join("scratch");
+        let redactor = Redactor::new([&Secret::new(self.host.token())]);
         blocking(move || {
-            git::commit_all(CommitRequest {
+            let commit = CommitRequest {
                 work: &work,
                 tmp: &tmp,
                 branch: BRANCH,
                 message,
                 author: &author(),
-            })
+                redactor: &redactor,
+            };
+            git::commit_all(&access, commit, &CancellationToken::new())
         })
         .await
     }

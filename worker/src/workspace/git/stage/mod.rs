@@ -4,6 +4,8 @@
 //! followed, pipes and sockets are passed over, a nested repository's `.git` is never looked
 //! into, and rules files that are not plain files are refused before libgit2 reads them.
 
+mod pointers;
+
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::ops::Bound;
@@ -14,8 +16,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use git2::{Index, IndexEntry, IndexTime, ObjectType, Oid, Repository};
 
+use self::pointers::Waiting;
 use super::dotgit::Scratch;
-use super::{lfs, tree};
+use super::{lfs, list, tree};
+use crate::redact::Redactor;
+
+pub(super) use self::pointers::Upload;
 
 /// Most entries of a working tree that are looked at.
 const MAX_ENTRIES: usize = 2_000_000;
@@ -23,10 +29,7 @@ const MAX_ENTRIES: usize = 2_000_000;
 /// Largest `.gitignore` or `.gitattributes`, in bytes.
 const MAX_RULES: u64 = 1024 * 1024;
 
-/// Most left-out paths that a note names.
-const MAX_NAMED: usize = 10;
-
-const LINK: u32 = 0o120_000;
+pub(super) const LINK: u32 = 0o120_000;
 const SUBMODULE: u32 = 0o160_000;
 const PLAIN: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
@@ -40,8 +43,13 @@ pub(super) struct Staged {
 }
 
 /// Writes the working tree into the scratch repository; `parent` is the commit that it will
-/// follow.
-pub(super) fn stage(scratch: &Scratch, parent: Option<Oid>) -> Result<Staged> {
+/// follow. Content with a secret that `redactor` knows is not uploaded.
+pub(super) fn stage(
+    scratch: &Scratch,
+    parent: Option<Oid>,
+    redactor: &Redactor,
+    upload: Upload<'_>,
+) -> Result<Staged> {
     let before = parent
         .map(|commit| entries_of(&scratch.repo, commit))
         .transpose()?
@@ -60,10 +68,14 @@ pub(super) fn stage(scratch: &Scratch, parent: Option<Oid>) -> Result<Staged> {
         before,
         tracked,
         index,
+        redactor,
         has_attributes: false,
+        at_remote: pointers::trees_at_remote(scratch)?,
+        waiting: Vec::new(),
         left_out: BTreeMap::new(),
     };
     staging.walk()?;
+    staging.settle(upload)?;
     staging.index.write().context("write the index")?;
     let tree = staging.index.write_tree().context("write the tree")?;
     let notes = staging
@@ -95,8 +107,12 @@ struct Staging<'a> {
     before: Entries,
     tracked: Entries,
     index: Index,
+    redactor: &'a Redactor,
     has_attributes: bool,
-    left_out: BTreeMap<&'static str, Vec<String>>,
+    /// Root trees of the remote's branches.
+    at_remote: Vec<Oid>,
+    waiting: Vec<(Waiting, lfs::Content)>,
+    left_out: BTreeMap<String, Vec<String>>,
 }
 
 impl Staging<'_> {
@@ -162,10 +178,7 @@ impl Staging<'_> {
             let id = self.scratch.repo.blob(target.as_os_str().as_bytes());
             (id.context("store a link")?, LINK)
         } else if found.is_file() {
-            let mode = match found.mode() & 0o100 {
-                0 => PLAIN,
-                _ => EXECUTABLE,
-            };
+            let mode = file_mode(found.mode());
             if self.has_attributes && lfs::is_lfs_path(&self.scratch.repo, path) {
                 return self.visit_lfs(path, &full, found, mode);
             }
@@ -177,22 +190,6 @@ impl Staging<'_> {
             return self.leave_out("it is neither a file nor a link", path);
         };
         self.add(path, id, mode, found)
-    }
-
-    /// Only pointers are committed for LFS paths; content that the old pointer stands for is
-    /// unchanged.
-    fn visit_lfs(&mut self, path: &Path, full: &Path, found: &Metadata, mode: u32) -> Result<()> {
-        if found.len() <= 1024 && fs::read(full).is_ok_and(|content| lfs::is_pointer(&content)) {
-            let id = self.store(path, full).context("store a pointer")?;
-            return self.add(path, id, mode, found);
-        }
-        if let Some((id, _)) = self.before.get(path.as_os_str().as_bytes()).copied()
-            && let Ok(old) = self.scratch.repo.find_blob(id)
-            && lfs::is_content_of(full, old.content()).unwrap_or(false)
-        {
-            return self.add(path, id, mode, found);
-        }
-        self.leave_out("it belongs to Git LFS and is not a pointer", path)
     }
 
     /// Hashes first: what is stored already is not written again. With attributes, what is
@@ -216,7 +213,7 @@ impl Staging<'_> {
     }
 
     /// Keeps what the last commit had at `path` and says so.
-    fn leave_out(&mut self, why: &'static str, path: &Path) -> Result<()> {
+    fn leave_out(&mut self, why: &str, path: &Path) -> Result<()> {
         let bytes = path.as_os_str().as_bytes();
         let below = [bytes, b"/"].concat();
         let kept: Vec<_> = self
@@ -233,8 +230,8 @@ impl Staging<'_> {
         Ok(())
     }
 
-    fn name(&mut self, why: &'static str, path: &Path) {
-        let paths = self.left_out.entry(why).or_default();
+    fn name(&mut self, why: &str, path: &Path) {
+        let paths = self.left_out.entry(why.to_owned()).or_default();
         paths.push(path.display().to_string());
     }
 
@@ -275,6 +272,14 @@ impl Staging<'_> {
     }
 }
 
+/// The mode that git keeps for a plain file.
+pub(super) fn file_mode(mode: u32) -> u32 {
+    match mode & 0o100 {
+        0 => PLAIN,
+        _ => EXECUTABLE,
+    }
+}
+
 /// An entry of an index; without `found`, git looks at the file again.
 pub(super) fn entry_of(path: &[u8], id: Oid, mode: u32, found: Option<&Metadata>) -> IndexEntry {
     // The index keeps 32 bits of each of these, by its format; git compares them the same way.
@@ -297,11 +302,5 @@ pub(super) fn entry_of(path: &[u8], id: Oid, mode: u32, found: Option<&Metadata>
 }
 
 fn note(why: &str, paths: &[String]) -> String {
-    let more = paths.len().saturating_sub(MAX_NAMED);
-    let named = paths[..paths.len() - more].join(", ");
-    let more = match more {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("Not as it is in the commit ({why}): {named}{more}")
+    format!("Not as it is in the commit ({why}): {}", list(paths))
 }
