@@ -23,6 +23,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::wait::eventually;
+
 /// What workers show to claim.
 pub(crate) const POOL_TOKEN: &str = "pool-token-of-tests";
 
@@ -61,7 +63,12 @@ impl TestApp {
 
     /// Starts with changed settings.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        let database = Database::create().await;
+        Self::start_on(&required("DATABASE_URL"), change).await
+    }
+
+    /// Starts on another Postgres server.
+    pub(crate) async fn start_on(postgres: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        let database = Database::create(postgres).await;
         let dir = scratch();
         let data = DataDir::open(dir.path()).unwrap();
         let s3 = s3::start(&data).await.unwrap();
@@ -104,6 +111,44 @@ impl TestApp {
         let mut settings = self.settings.clone();
         change(&mut settings);
         Dispatcher::start(&settings).await
+    }
+
+    /// Another replica as a process of its own, which can be killed.
+    pub(crate) async fn dispatcher_process(&self) -> DispatcherProcess {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let (settings, s3) = (&self.settings, &self.settings.s3);
+        let text = |secret: &Option<Secret>| secret.as_ref().unwrap().expose().to_owned();
+        let seconds = |duration: Duration| duration.as_secs_f64().to_string();
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_clawlink"))
+            .args(["serve", "--listen", &address])
+            .env("DATABASE_URL", text(&settings.database_url))
+            .env("REDIS_URL", text(&settings.redis_url))
+            .env("CLAWLINK_REDIS_PREFIX", &settings.redis_prefix)
+            .env("S3_ENDPOINT", s3.s3_endpoint.as_ref().unwrap())
+            .env(
+                "S3_PUBLIC_ENDPOINT",
+                s3.s3_public_endpoint.as_ref().unwrap(),
+            )
+            .env("S3_BUCKET", &s3.s3_bucket)
+            .env("S3_REGION", &s3.s3_region)
+            .env("S3_ACCESS_KEY", text(&s3.s3_access_key))
+            .env("S3_SECRET_KEY", text(&s3.s3_secret_key))
+            .env("CLAWLINK_SECRET_KEY", text(&settings.secret_key))
+            .env("CLAWLINK_POOL_TOKEN", POOL_TOKEN)
+            .env("CLAWLINK_LEASE_SECONDS", seconds(settings.tuning.lease))
+            .env("CLAWLINK_TICK_SECONDS", seconds(settings.tuning.tick))
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let url = format!("http://{address}");
+        eventually("the dispatcher's process is ready", async || {
+            let health = self.http.get(format!("{url}/health")).send().await.ok()?;
+            health.status().is_success().then_some(())
+        })
+        .await;
+        DispatcherProcess { child, url }
     }
 
     /// The first dispatcher's handle to the parts.
@@ -172,9 +217,28 @@ impl Dispatcher {
     }
 
     /// Drains it and waits until it has ended.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
+        self.end().await;
+    }
+
+    /// The same for one whose place is kept.
+    pub(crate) async fn end(&mut self) {
         self.app.shutdown.soft().cancel();
-        self.served.await.unwrap().unwrap();
+        (&mut self.served).await.unwrap().unwrap();
+    }
+}
+
+/// A dispatcher that is a process.
+pub(crate) struct DispatcherProcess {
+    child: tokio::process::Child,
+    /// Where it listens, without a slash at the end.
+    pub(crate) url: String,
+}
+
+impl DispatcherProcess {
+    /// Ends it as a crash does.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
     }
 }
 
@@ -222,8 +286,8 @@ struct Database {
 }
 
 impl Database {
-    async fn create() -> Self {
-        let server = required("DATABASE_URL");
+    async fn create(server: &str) -> Self {
+        let server = server.to_owned();
         let name = format!("it_{}", Uuid::new_v4().simple());
         let mut admin = PgConnection::connect(&server).await.unwrap();
         sqlx::query(AssertSqlSafe(format!("create database {name}")))

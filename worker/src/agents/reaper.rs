@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, WaitOptions, getpgrp, getpid, kill_process, kill_process_group,
+    DumpableBehavior, Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group,
     set_child_subreaper, set_dumpable_behavior, wait, waitpid,
 };
 use tokio::time::Instant;
@@ -103,8 +103,9 @@ fn signal_all(signal: Signal) -> usize {
     living.retain(|process| !process.is_dead);
     // Groups first, which the kernel reaches as a whole: a process that forks faster than we
     // look is not found by its number.
+    let own = read_process(&getpid().to_string()).and_then(|process| process.group);
     let groups: HashSet<Pid> = living.iter().filter_map(|process| process.group).collect();
-    for group in groups.into_iter().filter(|group| *group != getpgrp()) {
+    for group in groups.into_iter().filter(|group| Some(*group) != own) {
         // It may have ended since we looked, as may each of the processes.
         let _gone = kill_process_group(group, signal);
     }
@@ -118,6 +119,7 @@ fn signal_all(signal: Signal) -> usize {
 struct Process {
     pid: Pid,
     parent: Pid,
+    /// None for a group of a PID namespace around this one.
     group: Option<Pid>,
     is_dead: bool,
 }

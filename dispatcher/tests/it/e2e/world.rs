@@ -9,11 +9,12 @@ use clawlink::up::identity::Identity;
 use clawlink::up::isolation::Isolation;
 use clawlink_fixtures::git_host::GitHost;
 use clawlink_fixtures::model::Model;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, ChildStdin, Command};
 
-use crate::app::{POOL_TOKEN, TestApp, scratch};
+use crate::app::{POOL_TOKEN, TestApp, required, scratch};
 use crate::wait::eventually;
 
 /// Everything that a run touches.
@@ -38,9 +39,14 @@ impl World {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_on(&required("DATABASE_URL"), change).await
+    }
+
+    /// Starts on another Postgres server.
+    pub(crate) async fn start_on(postgres: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let (git, model) = tokio::join!(GitHost::start(), Model::start());
         Self {
-            app: TestApp::start_with(change).await,
+            app: TestApp::start_on(postgres, change).await,
             git: git.expect("a git host"),
             model: model.expect("a model"),
         }
@@ -61,6 +67,12 @@ impl World {
             std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
                 .expect("give the folder to the worker");
         }
+        self.worker_on(urls, disk)
+    }
+
+    /// A worker on the disk of one that has ended.
+    pub(crate) fn worker_on(&self, urls: &str, disk: TempDir) -> Worker {
+        let user = Identity::worker();
         let mut command =
             Command::from(Isolation::probe().command(&user, &worker_program(disk.path())));
         let mut child = command
@@ -144,7 +156,7 @@ impl World {
     /// Waits until an execution is in this state.
     pub(crate) async fn state(&self, execution: i64, wanted: &str) {
         eventually(&format!("execution {execution} is {wanted}"), async || {
-            (self.execution(execution).await["state"] == wanted).then_some(())
+            (self.execution(execution).await["status"] == wanted).then_some(())
         })
         .await;
     }
@@ -170,9 +182,34 @@ impl Worker {
         self.child.wait().await.expect("wait for worker").code()
     }
 
-    /// Ends it as a crash does: no warning, no chance to say anything.
-    pub(crate) async fn kill(mut self) {
+    /// Ends it as a crash does: no warning, no chance to say anything. Answers its disk.
+    pub(crate) async fn kill(mut self) -> TempDir {
         self.child.kill().await.expect("kill worker");
+        self.disk
+    }
+
+    /// Sends a signal to the worker alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let own = self.child.id().expect("it runs").cast_signed();
+        // In a namespace of its own it is the child of the program that made the namespace.
+        let worker = below(own).first().copied().unwrap_or(own);
+        send(worker, signal);
+    }
+
+    /// Stops it and everything that it started, as a machine does that is frozen.
+    pub(crate) fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for pid in below(self.child.id().expect("it runs").cast_signed()) {
+            send(pid, signal);
+        }
     }
 }
 
@@ -204,6 +241,32 @@ pub(crate) fn said(events: &[Value]) -> Vec<&str> {
         .collect()
 }
 
+/// The processes below one, parents before their children.
+fn below(pid: i32) -> Vec<i32> {
+    // A child belongs to the thread that made it.
+    let children = |parent: i32| -> Vec<i32> {
+        let threads = std::fs::read_dir(format!("/proc/{parent}/task"));
+        let lists = threads.into_iter().flatten().flatten().map(|thread| {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            children.unwrap_or_default()
+        });
+        let text = lists.collect::<Vec<_>>().join(" ");
+        text.split_whitespace().flat_map(str::parse).collect()
+    };
+    let mut found = children(pid);
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(children(parent));
+        next += 1;
+    }
+    found
+}
+
+fn send(pid: i32, signal: Signal) {
+    let pid = Pid::from_raw(pid).expect("a process id");
+    kill_process(pid, signal).expect("send a signal");
+}
+
 /// The worker program, where the worker's user can run it.
 fn worker_program(disk: &Path) -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_clawlink")).with_file_name("clawlink-worker");
@@ -212,6 +275,9 @@ fn worker_program(disk: &Path) -> PathBuf {
         "build the worker first: cargo build --workspace --bins"
     );
     let program = disk.join("clawlink-worker");
+    if program.exists() {
+        return program;
+    }
     std::fs::hard_link(&built, &program)
         .or_else(|_| std::fs::copy(&built, &program).map(|_| ()))
         .expect("put the worker program on its disk");
