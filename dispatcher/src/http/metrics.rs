@@ -1,17 +1,33 @@
 //! `GET /metrics` in Prometheus' text format.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use axum::http::header;
 use axum::response::IntoResponse;
+use clawlink_shared::shutdown::Shutdown;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 /// The process's one recorder; the `metrics` crate allows no second.
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-/// Starts recording; further calls change nothing.
-pub fn install() {
-    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().ok());
+/// Samples of histograms are kept one by one until they are folded, this often.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// Starts recording, and folding what was recorded until draining begins.
+pub fn install(shutdown: &Shutdown) {
+    let recorder = RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().ok());
+    let Some(recorder) = recorder else { return };
+    let soft = shutdown.soft().clone();
+    shutdown.tracker().spawn(async move {
+        while soft
+            .run_until_cancelled(tokio::time::sleep(FOLD_EVERY))
+            .await
+            .is_some()
+        {
+            recorder.run_upkeep();
+        }
+    });
 }
 
 /// Renders what was recorded.

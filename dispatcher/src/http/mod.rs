@@ -2,6 +2,7 @@
 
 pub mod extract;
 pub mod health;
+pub mod listen;
 pub mod metrics;
 pub mod page;
 pub mod routes;

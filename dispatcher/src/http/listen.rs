@@ -1,0 +1,71 @@
+//! Connections: HTTP/1.1 with small bounded buffers, because ten thousand idle streams are
+//! ten thousand connections. A reader that takes nothing is cut instead of buffered, and
+//! draining ends every connection after its current answer.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use clawlink_shared::shutdown::Shutdown;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
+
+/// Bytes that a connection may hold unsent, beyond one piece of a body; also the largest
+/// head of a request.
+const MAX_BUFFER: usize = 64 * 1024;
+/// A connection on which no request's head has arrived for this long is closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Serves connections until draining begins; those that are open go on, on the tracker.
+/// `slow_reader` is how long a client may take nothing of what is written to it.
+pub async fn accept(
+    mut listener: TcpListener,
+    router: Router,
+    slow_reader: Duration,
+    shutdown: &Shutdown,
+) {
+    loop {
+        // Failures to accept, such as too many open files, are waited out in there.
+        let (stream, _) = tokio::select! {
+            accepted = Listener::accept(&mut listener) => accepted,
+            () = shutdown.soft().cancelled() => return,
+        };
+        let connection = serve(stream, router.clone(), slow_reader, shutdown.clone());
+        shutdown.tracker().spawn(connection);
+    }
+}
+
+async fn serve(stream: TcpStream, router: Router, slow_reader: Duration, shutdown: Shutdown) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY not set");
+    }
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(slow_reader));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            TowerToHyperService::new(router),
+        );
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.soft().cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = shutdown.hard().cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // Clients go away all the time.
+        tracing::debug!(%error, "connection ended");
+    }
+}
