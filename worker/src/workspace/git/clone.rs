@@ -31,6 +31,9 @@ const GITMODULES: &str = ".gitmodules";
 pub struct CloneRequest<'a> {
     /// From the stored request; its URL is the one that the [`GitAccess`] was made for.
     pub repository: &'a Wanted,
+    /// Where the work will go. A host that already has this branch is cloned from it, so that
+    /// the work can be pushed there.
+    pub working_branch: Option<&'a str>,
     /// The working tree; empty or absent.
     pub into: &'a Path,
     /// Bound of the received pack and, separately, of the working tree.
@@ -68,10 +71,16 @@ pub fn clone(
     let mut notes = Vec::new();
     let (conversation, advert) = cloning.open(access.url())?;
     let repo = init(request.into, access.url())?;
-    let Some((name, tip)) = choose(&advert, request.repository.branch.as_deref(), &mut notes)?
-    else {
-        let name = request.repository.branch.as_deref();
-        let name = name.or(advert.head_branch()).unwrap_or("main").to_owned();
+    let is_there = |name: &&str| advert.find(&format!("refs/heads/{name}")).is_some();
+    let base = request.repository.branch.as_deref();
+    let ongoing = request.working_branch.filter(is_there);
+    if let Some(name) = ongoing.filter(|name| Some(*name) != base) {
+        notes.push(format!(
+            "Branch {name} exists on the git host; the work goes on from there."
+        ));
+    }
+    let Some((name, tip)) = choose(&advert, ongoing.or(base), &mut notes)? else {
+        let name = base.or(advert.head_branch()).unwrap_or("main").to_owned();
         let reference = branch::reference_name(&name)?;
         repo.set_head(&reference)
             .map_err(|error| broken("set the branch", error.message()))?;

@@ -221,6 +221,7 @@ async fn a_silent_host_does_not_hold_a_cancelled_clone() {
         let cloning = tokio::spawn(blocking(move || {
             let request = git::CloneRequest {
                 repository: &repository,
+                working_branch: None,
                 into: &into,
                 max_bytes: GIB,
                 max_files: 10,

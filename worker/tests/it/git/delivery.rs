@@ -50,6 +50,38 @@ async fn obtain(bench: &Bench) -> Vec<serde_json::Value> {
     seen(&mut drafts)
 }
 
+#[tokio::test]
+async fn a_branch_that_the_host_has_is_gone_on_with() {
+    let bench = Bench::new(&[("a", "1")]).await;
+    let theirs = [("theirs", "1")];
+    bench
+        .host
+        .commit("app", BRANCH, &theirs, "By somebody else")
+        .await
+        .unwrap();
+    let events = obtain(&bench).await;
+    assert!(
+        events.iter().all(|event| event["type"] != "branch_created"),
+        "{events:?}"
+    );
+    assert!(
+        events.iter().any(|event| {
+            let text = event["message"].as_str().unwrap_or_default();
+            text.contains(BRANCH) && text.contains("goes on")
+        }),
+        "{events:?}"
+    );
+    bench.write("mine", "1");
+    let (delivered, _) = deliver_from(&bench, Ok(())).await;
+    assert!(delivered.pushed, "{delivered:?}");
+    assert_eq!(
+        bench.tree().await,
+        ["100644 a", "100644 mine", "100644 theirs"]
+    );
+    let history = bench.host.history("app", BRANCH).await.unwrap();
+    assert_eq!(history[1..], ["By somebody else", "First commit"]);
+}
+
 async fn deliver_from(
     bench: &Bench,
     lease: Result<(), Failure>,

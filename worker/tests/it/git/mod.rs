@@ -90,6 +90,7 @@ impl Bench {
         blocking(move || {
             let request = CloneRequest {
                 repository: &repository,
+                working_branch: Some(BRANCH),
                 into: &into,
                 max_bytes,
                 max_files,

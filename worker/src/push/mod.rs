@@ -3,28 +3,26 @@
 //!
 //! A push is never begun without a freshly confirmed lease, and once begun it is finished.
 
+mod told;
+
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use clawlink_shared::control::{CommitAuthor, Failure};
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::{ErrorCode, Repository};
 use clawlink_shared::id::SessionId;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::told::{BranchCreated, Data, PullProgress, Stage, Stages, reporter};
 use crate::events::EventSink;
 use crate::redact::Redactor;
 use crate::workspace::git::{
-    self, CloneRequest, CommitOutcome, CommitRequest, GitAccess, Progress, PushRequest, Pushed,
+    self, CloneRequest, CommitOutcome, CommitRequest, GitAccess, PushRequest, Pushed,
 };
 
 /// The longest first line of a commit message, in characters.
 const MAX_SUBJECT: usize = 72;
-
-/// Between two progress events of one transfer.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// What to obtain.
 #[derive(Debug, Clone)]
@@ -33,7 +31,7 @@ pub struct Obtain {
     pub repository: Repository,
     /// The working tree to make.
     pub work: PathBuf,
-    /// The branch to create; absent if nothing will be committed.
+    /// The branch to create, or to go on with if the host has it; absent if nothing will be committed.
     pub working_branch: Option<String>,
     /// Bound of the pack and of the working tree.
     pub max_bytes: u64,
@@ -41,8 +39,8 @@ pub struct Obtain {
     pub max_files: u64,
 }
 
-/// Clones, and creates the working branch. Emits `message`, `github_pull_progress` and
-/// `branch_created`.
+/// Clones, and creates the working branch unless the git host has it. Emits `message`,
+/// `github_pull_progress` and, for a new branch, `branch_created`.
 pub async fn obtain_repository(
     access: GitAccess,
     obtain: Obtain,
@@ -55,6 +53,7 @@ pub async fn obtain_repository(
     let (cloned, obtain) = blocking(move || {
         let request = CloneRequest {
             repository: &obtain.repository,
+            working_branch: obtain.working_branch.as_deref(),
             into: &obtain.work,
             max_bytes: obtain.max_bytes,
             max_files: obtain.max_files,
@@ -77,7 +76,8 @@ pub async fn obtain_repository(
     events
         .emit(EventType::GithubPullProgress, &Data { data: done })
         .await;
-    if let Some(branch) = obtain.working_branch {
+    let is_new = |branch: &String| cloned.commit.is_none() || *branch != cloned.branch;
+    if let Some(branch) = obtain.working_branch.filter(is_new) {
         let created = BranchCreated {
             message: format!("Created branch {branch} from {}", cloned.branch),
             branch_name: branch,
@@ -287,125 +287,4 @@ fn commit_message(prompt: &str, execution: Uuid, session: SessionId) -> String {
         }
     };
     format!("{subject}\n\nClawlink-Execution: {execution}\nClawlink-Session: {session}\n")
-}
-
-/// Turns progress into events, not too many of them.
-fn reporter(events: &EventSink) -> impl FnMut(Progress) + '_ {
-    let mut last: Option<Instant> = None;
-    move |progress| {
-        let data = match progress {
-            Progress::Message(message) => PullProgress {
-                message: Some(message),
-                ..PullProgress::of("message")
-            },
-            Progress::Objects {
-                received,
-                total,
-                bytes,
-            } => {
-                let is_last = received == total;
-                if !is_last && last.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
-                    return;
-                }
-                last = Some(Instant::now());
-                PullProgress {
-                    message: Some(format!("Received {received} of {total} objects")),
-                    received_objects: Some(received),
-                    total_objects: Some(total),
-                    received_bytes: Some(bytes),
-                    ..PullProgress::of("progress")
-                }
-            }
-        };
-        events.emit_blocking(EventType::GithubPullProgress, &Data { data });
-    }
-}
-
-#[derive(Serialize)]
-struct Data<T> {
-    data: T,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PullProgress {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    received_objects: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total_objects: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    received_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target_path: Option<PathBuf>,
-}
-
-impl PullProgress {
-    fn of(kind: &'static str) -> Self {
-        Self {
-            kind,
-            message: None,
-            received_objects: None,
-            total_objects: None,
-            received_bytes: None,
-            target_path: None,
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct BranchCreated {
-    branch_name: String,
-    base_branch: String,
-    message: String,
-}
-
-/// Where `commit_progress` events go.
-struct Stages<'a> {
-    events: &'a EventSink,
-    branch: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Stage<'a> {
-    stage: &'static str,
-    message: &'a str,
-    branch: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    commit_message: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    commit_hash: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-}
-
-impl<'a> Stages<'a> {
-    fn stage(&self, stage: &'static str, message: &'a str) -> Stage<'a> {
-        Stage {
-            stage,
-            message,
-            branch: self.branch,
-            commit_message: None,
-            commit_hash: None,
-            error: None,
-        }
-    }
-
-    async fn emit(&self, stage: Stage<'_>) {
-        self.events.emit(EventType::CommitProgress, &stage).await;
-    }
-
-    async fn say(&self, stage: &'static str, message: &str) {
-        let stage = Stages {
-            events: self.events,
-            branch: self.branch,
-        }
-        .stage(stage, message);
-        self.events.emit(EventType::CommitProgress, &stage).await;
-    }
 }
