@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use clawlink_shared::secret::Secret;
+use clawlink_shared::settings::{self, Fallbacks, Lookup};
 
 /// Where the parts are and what is shared by all replicas of one installation.
 #[derive(Debug, Clone, Args)]
@@ -207,68 +208,20 @@ const OLD_NAMES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Looks up one variable; the seam that lets tests give an environment of their own.
-pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The process's environment.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one reader of the environment"
-)]
-pub fn process_environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// Gives every argument that has a variable `NAME` the value of `NAME_FILE` or of an older
-/// name as its default, so that flag and `NAME` still win. Errors name the unreadable file.
+/// Gives the command what stands in `NAME_FILE` files and in variables of earlier systems.
+/// Errors name the unreadable file.
 pub fn with_fallbacks(command: clap::Command, lookup: Lookup) -> anyhow::Result<clap::Command> {
-    let mut fallbacks = Vec::new();
-    for argument in command.get_arguments() {
-        let Some(name) = argument.get_env().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        if lookup(name).is_none()
-            && let Some(value) = fallback(name, lookup)?
-        {
-            fallbacks.push((argument.get_id().clone(), value));
-        }
-    }
-    let mut command = command;
-    for (id, value) in fallbacks {
-        command = command.mut_arg(id, |argument| argument.required(false).default_value(value));
-    }
-    let names: Vec<String> = command
-        .get_subcommands()
-        .map(|sub| sub.get_name().to_owned())
-        .collect();
-    for name in names {
-        let sub = command
-            .find_subcommand(&name)
-            .context("find subcommand that was just listed")?
-            .clone();
-        let sub = with_fallbacks(sub, lookup)?;
-        command = command.mut_subcommand(name, |_| sub);
-    }
-    Ok(command)
+    let fallbacks = Fallbacks {
+        lookup,
+        old_names: OLD_NAMES,
+        derived: &derived,
+    };
+    Ok(settings::with_fallbacks(command, &fallbacks)?)
 }
 
-/// The value of a variable that is not set itself.
-fn fallback(name: &str, lookup: Lookup) -> anyhow::Result<Option<String>> {
-    let older = OLD_NAMES
-        .iter()
-        .filter(|(_, new)| *new == name)
-        .map(|(old, _)| *old);
-    for candidate in std::iter::once(name).chain(older) {
-        if let Some(value) = lookup(candidate) {
-            return Ok(Some(value));
-        }
-        if let Some(path) = lookup(&format!("{candidate}_FILE")) {
-            let value = std::fs::read_to_string(&path)
-                .with_context(|| format!("read {candidate}_FILE ({path})"))?;
-            return Ok(Some(value.trim_end_matches(['\n', '\r']).to_owned()));
-        }
-    }
-    Ok(match name {
+/// Settings that older variables only give together.
+fn derived(name: &str, lookup: Lookup) -> Option<String> {
+    match name {
         // MINIO_ENDPOINT has no scheme; MINIO_USE_SSL says which.
         "S3_ENDPOINT" => lookup("MINIO_ENDPOINT").map(|host| {
             let tls = lookup("MINIO_USE_SSL").is_some_and(|flag| flag == "true" || flag == "1");
@@ -280,7 +233,7 @@ fn fallback(name: &str, lookup: Lookup) -> anyhow::Result<Option<String>> {
         }),
         "CLAWLINK_LISTEN" => lookup("PORT").map(|port| format!("0.0.0.0:{port}")),
         _ => None,
-    })
+    }
 }
 
 /// Reads a duration given in seconds, fractions allowed.
@@ -335,6 +288,15 @@ mod tests {
         );
         assert_eq!(settings.s3.s3_access_key.expect("key").expose(), "ak");
         assert_eq!(settings.s3.s3_bucket, "old");
+    }
+
+    #[test]
+    fn help_shows_no_value_that_came_from_elsewhere() {
+        let lookup = |name: &str| (name == "MINIO_SECRET_KEY").then(|| "hidden-value".to_owned());
+        let command = Settings::augment_args(Command::new("test"));
+        let mut command = with_fallbacks(command, &lookup).expect("fallbacks apply");
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("S3_SECRET_KEY") && !help.contains("hidden-value"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use clawlink::auth::principal::KeyRole;
 use clawlink::bench::args::BenchArgs;
 use clawlink::config::{self, Listen, Settings, UpSettings};
 use clawlink::{MIGRATOR, auth, bench, serve, up, workspaces};
+use clawlink_shared::settings::process_environment;
 use clawlink_shared::shutdown::Shutdown;
 use clawlink_shared::telemetry::{self, LogArgs};
 
@@ -103,7 +104,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    let command = config::with_fallbacks(Cli::command(), &config::process_environment)?;
+    let command = config::with_fallbacks(Cli::command(), &process_environment)?;
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     telemetry::init(&cli.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()

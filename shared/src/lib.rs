@@ -13,5 +13,6 @@ pub mod id;
 pub mod problem;
 pub mod prompt;
 pub mod secret;
+pub mod settings;
 pub mod shutdown;
 pub mod telemetry;

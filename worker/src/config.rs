@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
-use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clawlink_shared::secret::Secret;
+use clawlink_shared::settings::{self, Fallbacks, process_environment as variable};
 use clawlink_shared::telemetry::LogArgs;
 
 use crate::agents::sandbox::SandboxArgs;
@@ -134,7 +134,7 @@ pub struct WorkArgs {
 }
 
 /// Older names of settings, used when the newer ones are not set.
-const OLD_NAMES: [(&str, &str); 1] = [("CLAWLINK_WORKSPACE_DIR", "WORKSPACE_DIR")];
+const OLD_NAMES: [(&str, &str); 1] = [("WORKSPACE_DIR", "CLAWLINK_WORKSPACE_DIR")];
 
 /// Variables of the vendors that agents get as they are set on the worker.
 const PASSED_TO_AGENTS: [&str; 7] = [
@@ -153,41 +153,14 @@ const PASSED_TO_AGENTS: [&str; 7] = [
 ///
 /// When a file that a `NAME_FILE` variable names cannot be read.
 pub fn parse() -> anyhow::Result<Cli> {
-    let command = with_fallbacks(Cli::command())?;
+    let fallbacks = Fallbacks {
+        lookup: &variable,
+        old_names: &OLD_NAMES,
+        derived: &|_, _| None,
+    };
+    let command = settings::with_fallbacks(Cli::command(), &fallbacks)?;
     let matches = command.get_matches();
     Cli::from_arg_matches(&matches).map_err(|error| error.exit())
-}
-
-/// Fills in what is neither a flag nor a variable: the variable's file, its older name.
-fn with_fallbacks(mut command: Command) -> anyhow::Result<Command> {
-    let arguments: Vec<_> = command
-        .get_arguments()
-        .filter_map(|arg| Some((arg.get_id().clone(), arg.get_env()?.to_str()?.to_owned())))
-        .filter(|(_, name)| variable(name).is_none())
-        .collect();
-    for (id, name) in arguments {
-        if let Some(value) = fallback(&name)? {
-            // A default is not an "explicit" value, so it alone would not satisfy `required`.
-            command = command.mut_arg(id, |arg| {
-                arg.required(false)
-                    .default_value(value)
-                    .hide_default_value(true)
-            });
-        }
-    }
-    Ok(command)
-}
-
-fn fallback(name: &str) -> anyhow::Result<Option<String>> {
-    if let Some(path) = variable(&format!("{name}_FILE")) {
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("read {path}, which {name}_FILE names"))?;
-        return Ok(Some(text.trim().to_owned()));
-    }
-    Ok(OLD_NAMES
-        .iter()
-        .find(|(new, _)| *new == name)
-        .and_then(|(_, old)| variable(old)))
 }
 
 /// The vendors' variables that are set.
@@ -210,14 +183,6 @@ pub fn search_path() -> Vec<PathBuf> {
 pub fn default_spool_dir() -> PathBuf {
     let uid = rustix::process::geteuid().as_raw();
     Path::new("/var/tmp").join(format!("clawlink-worker-{uid}"))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that reads the environment"
-)]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

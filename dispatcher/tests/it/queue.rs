@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clawlink::bus::Bus;
-use clawlink::config::process_environment;
 use clawlink::executions::queue::{self, Entry, Popped, Ready};
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::execution::Priority;
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use clawlink_shared::secret::Secret;
+use clawlink_shared::settings::process_environment;
 use clawlink_shared::shutdown::Shutdown;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

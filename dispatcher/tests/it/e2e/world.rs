@@ -287,7 +287,7 @@ fn worker_program(disk: &Path) -> PathBuf {
 /// Where the pinned agents are installed.
 fn agent_dir() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agents");
-    let folder = clawlink::config::process_environment("CLAWLINK_TEST_AGENTS")
+    let folder = clawlink_shared::settings::process_environment("CLAWLINK_TEST_AGENTS")
         .map_or(default, PathBuf::from);
     assert!(
         folder.join("node_modules/@anthropic-ai").is_dir(),
