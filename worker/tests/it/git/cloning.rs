@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use clawlink_fixtures::git_host::GitHost;
 use clawlink_shared::execution::ErrorCode;
 use clawlink_worker::workspace::git::{self, GitAccess, is_public};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -229,6 +229,8 @@ async fn a_silent_host_does_not_hold_a_cancelled_clone() {
             git::clone(&access, request, &token, &mut |_| {}).unwrap_err()
         }));
         let (mut stream, _) = listener.accept().await.unwrap();
+        // An answer before the question would be a fault of its own.
+        stream.read_u8().await.unwrap();
         stream.write_all(begun.as_bytes()).await.unwrap();
         cancel.cancel();
         let failure = cloning.await.unwrap();
