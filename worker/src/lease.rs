@@ -38,6 +38,12 @@ struct Known {
     gone: Option<Gone>,
 }
 
+impl Known {
+    fn beat(&self) -> Duration {
+        (self.length / RENEW_PART).max(SHORTEST_BEAT)
+    }
+}
+
 /// Why a lease is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
@@ -65,6 +71,11 @@ impl Lease {
     /// How long the run goes on while no dispatcher answers.
     pub fn outage_grace(&self) -> Duration {
         self.outage_grace
+    }
+
+    /// How long after a renewal the next one is due.
+    pub fn beat(&self) -> Duration {
+        self.known.borrow().beat()
     }
 
     /// It was renewed in answer to a request sent at `sent`.
@@ -123,7 +134,7 @@ pub async fn keep(held: Held) -> Gone {
     let beats = async {
         loop {
             let known = *lease.known.borrow();
-            let pause = (known.length / RENEW_PART).max(SHORTEST_BEAT);
+            let pause = known.beat();
             let due = known.renewed + pause;
             if Instant::now() < due {
                 tokio::time::sleep_until(due).await;

@@ -155,7 +155,9 @@ pub async fn send_earlier(client: &Arc<Client>, spool: &Path) {
 /// Whether nothing is left to do about it.
 async fn send_one(client: &Arc<Client>, report: Report) -> bool {
     let id = report.execution;
-    let lease = Lease::new(Instant::now(), 0, EARLIER_PATIENCE);
+    // Its own length is not known any more, and it is not renewed.
+    let length_ms = EARLIER_PATIENCE.as_millis() as u64;
+    let lease = Lease::new(Instant::now(), length_ms, EARLIER_PATIENCE);
     let held = Held::new(client.clone(), id, report.token, lease);
     match tokio::time::timeout(EARLIER_PATIENCE, held.complete(&report.complete)).await {
         Ok(Ok(())) => {

@@ -18,6 +18,7 @@ mod jobs;
 mod lease;
 mod order;
 mod queue;
+mod races;
 mod reconcile;
 mod request;
 mod sessions;

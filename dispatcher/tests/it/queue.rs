@@ -29,7 +29,7 @@ async fn fresh() -> Bus {
     bus
 }
 
-fn seeded() -> (u64, StdRng) {
+pub(crate) fn seeded() -> (u64, StdRng) {
     let seed = process_environment("CLAWLINK_TEST_SEED").map_or_else(
         || rand::rng().random(),
         |text| text.parse().expect("CLAWLINK_TEST_SEED is a number"),

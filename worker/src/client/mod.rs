@@ -211,7 +211,8 @@ impl Held {
             body,
             timeout,
         };
-        let mut backoff = Backoff::new(RETRY_CAP);
+        // A dispatcher that is back is found before it judges leases, however short they are.
+        let mut backoff = Backoff::new(RETRY_CAP.min(self.lease.beat()));
         let repeated = async {
             loop {
                 match self.client.attempt(&call).await {

@@ -104,20 +104,25 @@ async fn while_the_agent_runs_it_runs_once_more_if_the_request_says_so() {
 }
 
 #[tokio::test]
-async fn while_pushing_it_fails_and_the_next_turn_can_start_again() {
+async fn between_commit_and_push_it_fails_and_the_next_turn_can_start_again() {
     let world = Shaky::start().await;
-    let held = world.git_gate.hold("POST /app.git/git-receive-pack");
-    let request = world.script("echo new > new.txt; echo ran", json!({}));
-    let run = dies_at(&world, held, request).await;
-    let events = world.is_lost(&run).await;
-    assert_eq!(said(&events), ["ran"]);
-    assert_eq!(world.archive_of(&run).await, None);
-    let (_, events) = world
-        .completes(world.turn(&run.session, "echo again > new.txt"))
-        .await;
-    let branch = event(&events, "completed")["branch"].as_str().unwrap();
-    let file = world.git.file("app", branch, "new.txt").await.unwrap();
-    assert_eq!(file, "again\n");
+    for call in [
+        "GET /app.git/info/refs?service=git-receive-pack",
+        "POST /app.git/git-receive-pack",
+    ] {
+        let held = world.git_gate.hold(call);
+        let request = world.script("echo new > new.txt; echo ran", json!({}));
+        let run = dies_at(&world, held, request).await;
+        let events = world.is_lost(&run).await;
+        assert_eq!(said(&events), ["ran"], "{call}");
+        assert_eq!(world.archive_of(&run).await, None, "{call}");
+        let (_, events) = world
+            .completes(world.turn(&run.session, "echo again > new.txt"))
+            .await;
+        let branch = event(&events, "completed")["branch"].as_str().unwrap();
+        let file = world.git.file("app", branch, "new.txt").await.unwrap();
+        assert_eq!(file, "again\n", "{call}");
+    }
 }
 
 #[tokio::test]
