@@ -3,6 +3,7 @@
 //! of their own, made and dropped here; the install's tables are never touched.
 
 use std::str::FromStr;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use sqlx::postgres::PgConnectOptions;
@@ -10,6 +11,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::limits::{CLIENTS, hammer};
 use super::report::Figure;
+use super::stats::Samples;
 use super::{Bench, rate};
 
 /// Our schema; what a killed bench left in it is dropped first.
@@ -39,7 +41,7 @@ const SETUP: &str = "
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     if bench.args.database_url.is_none() {
         let why = "--database-url is not set";
-        return Ok(["postgres_inserts", "postgres_tpcb"]
+        return Ok(["postgres_commit", "postgres_inserts", "postgres_tpcb"]
             .map(|name| Figure::skipped(name, why))
             .into());
     }
@@ -55,6 +57,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         .execute(&mut first)
         .await
         .ok();
+    let commit = commits(bench, first).await?;
     let what = "Postgres INSERT, 8 clients";
     let (count, took) = hammer(bench, connections(bench).await?, insert).await?;
     let inserts = rate("postgres_inserts", what, count, took);
@@ -62,7 +65,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     let tpcb = move |db| tpcb(db, scale);
     let (count, took) = hammer(bench, connections(bench).await?, tpcb).await?;
     let tpcb = rate("postgres_tpcb", what, count, took).note(format!("scale {scale}"));
-    Ok(vec![inserts, tpcb])
+    Ok(vec![commit, inserts, tpcb])
 }
 
 /// Drops the schema if there can be one.
@@ -73,6 +76,18 @@ pub(super) async fn clean_up(bench: &Bench) -> Result<()> {
         dropped.context("drop the schema clawlink_bench")?;
     }
     Ok(())
+}
+
+/// One insert after the other: no answer that needs a commit can come sooner.
+async fn commits(bench: &Bench, mut db: PgConnection) -> Result<Figure> {
+    let mut samples = Samples::new();
+    for _ in 0..bench.args.counts.samples {
+        let start = Instant::now();
+        db = insert(db).await?;
+        samples.add(start.elapsed());
+    }
+    let what = "Postgres INSERT, 1 client";
+    Ok(Figure::durations("postgres_commit", what, &samples))
 }
 
 async fn insert(mut db: PgConnection) -> Result<PgConnection> {

@@ -143,6 +143,7 @@ async fn a_small_run_measures_everything_loses_nothing_and_leaves_nothing() {
         "post_to_connected",
         "submit_to_claim",
         "line_to_client",
+        "postgres_commit",
         "postgres_inserts",
         "postgres_tpcb",
         "redis",
