@@ -90,6 +90,10 @@ pub struct Tuning {
     /// A client that takes no byte for this long is cut, in seconds; it can resume.
     #[arg(long, env = "CLAWLINK_SLOW_READER_SECONDS", default_value = "30", value_parser = seconds)]
     pub slow_reader: Duration,
+    /// How long the head of a request, and then its body, may take to arrive, in seconds; an
+    /// idle connection is closed after it too.
+    #[arg(long, env = "CLAWLINK_REQUEST_SECONDS", default_value = "75", value_parser = seconds)]
+    pub request: Duration,
     /// How long a draining dispatcher waits for open requests, in seconds.
     #[arg(long, env = "CLAWLINK_DRAIN_SECONDS", default_value = "20", value_parser = seconds)]
     pub drain: Duration,

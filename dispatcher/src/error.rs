@@ -4,6 +4,8 @@
 //! and says what to do; everything else arrives through `From<anyhow::Error>` and leaves as a
 //! bare `internal_error`, logged once. Existence does not leak: unseen is 404, refused 403.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use clawlink_shared::problem::{FieldFault, MEDIA_TYPE, Problem};
@@ -100,6 +102,12 @@ impl ApiError {
     /// 400 `event_refused`: the event with this number can never be stored.
     pub fn event_refused(n: u64, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "event_refused", detail).with(|inner| inner.n = Some(n))
+    }
+
+    /// 408.
+    pub fn too_slow(bound: Duration) -> Self {
+        let detail = format!("the body did not arrive within {} seconds", bound.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
     }
 
     /// 413.

@@ -17,7 +17,7 @@ pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
     spawn_loops(&app);
     let (router, _) = http::service(&app);
     let shutdown: Shutdown = app.shutdown.clone();
-    http::listen::accept(listener, router, app.tuning.slow_reader, &shutdown).await;
+    http::listen::accept(listener, router, &app.tuning, &shutdown).await;
     if !shutdown.drain(app.tuning.drain).await {
         tracing::warn!("requests or loops were still open when draining ended");
     }

@@ -1,5 +1,7 @@
 //! Extractors that answer with our errors.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -17,7 +19,9 @@ impl FromRequest<App> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> ApiResult<Self> {
-        read(request, app.tuning.max_body_bytes).await.map(Self)
+        read(request, app.tuning.max_body_bytes, app.tuning.request)
+            .await
+            .map(Self)
     }
 }
 
@@ -29,7 +33,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
 
     async fn from_request(request: Request, app: &App) -> ApiResult<Self> {
         require_json(request.headers())?;
-        let body = read(request, app.tuning.max_body_bytes).await?;
+        let body = read(request, app.tuning.max_body_bytes, app.tuning.request).await?;
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         serde_json::from_slice(text)
             .map(Self)
@@ -86,14 +90,16 @@ pub fn require_json(headers: &HeaderMap) -> ApiResult<()> {
     }
 }
 
-/// Reads a body up to `limit` bytes; 413 beyond it.
-pub async fn read(request: Request, limit: usize) -> ApiResult<Bytes> {
-    match Limited::new(request.into_body(), limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),
-        Err(error) => Err(ApiError::invalid(format!(
+/// Reads a body: 413 beyond `limit` bytes, 408 when it has not arrived `within` that time.
+pub async fn read(request: Request, limit: usize, within: Duration) -> ApiResult<Bytes> {
+    let body = Limited::new(request.into_body(), limit).collect();
+    match tokio::time::timeout(within, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),
+        Ok(Err(error)) => Err(ApiError::invalid(format!(
             "the body could not be read: {error}"
         ))),
+        Err(_) => Err(ApiError::too_slow(within)),
     }
 }
 

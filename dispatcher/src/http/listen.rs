@@ -14,32 +14,39 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 
+use crate::config::Tuning;
+
 /// Bytes that a connection may hold unsent, beyond one piece of a body; also the largest
 /// head of a request.
 const MAX_BUFFER: usize = 64 * 1024;
-/// A connection on which no request's head has arrived for this long is closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Serves connections until draining begins; those that are open go on, on the tracker.
-/// `slow_reader` is how long a client may take nothing of what is written to it.
+/// [`Tuning::slow_reader`] is how long a client may take nothing of what is written to it,
+/// [`Tuning::request`] how long a connection may be open without the head of a request.
 pub async fn accept(
     mut listener: TcpListener,
     router: Router,
-    slow_reader: Duration,
+    tuning: &Tuning,
     shutdown: &Shutdown,
 ) {
+    let bounds = (tuning.slow_reader, tuning.request);
     loop {
         // Failures to accept, such as too many open files, are waited out in there.
         let (stream, _) = tokio::select! {
             accepted = Listener::accept(&mut listener) => accepted,
             () = shutdown.soft().cancelled() => return,
         };
-        let connection = serve(stream, router.clone(), slow_reader, shutdown.clone());
+        let connection = serve(stream, router.clone(), bounds, shutdown.clone());
         shutdown.tracker().spawn(connection);
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, slow_reader: Duration, shutdown: Shutdown) {
+async fn serve(
+    stream: TcpStream,
+    router: Router,
+    (slow_reader, request): (Duration, Duration),
+    shutdown: Shutdown,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY not set");
     }
@@ -47,7 +54,7 @@ async fn serve(stream: TcpStream, router: Router, slow_reader: Duration, shutdow
     stream.set_write_timeout(Some(slow_reader));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(request)
         .max_buf_size(MAX_BUFFER)
         .serve_connection(
             TokioIo::new(Box::pin(stream)),

@@ -45,7 +45,9 @@ impl Isolation {
         if user_namespace {
             command.args(["--user", "--map-current-user"]);
         }
-        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        // Shared memory and message queues end with the worker too.
+        command.args(["--ipc", "--"]);
         // Changing the user clears the parent-death signal, so it is asked for again.
         command.arg("setpriv");
         user.wrap(&mut command, "KILL");

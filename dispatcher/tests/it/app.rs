@@ -168,6 +168,11 @@ impl TestApp {
         url.expect("tests set it").expose().to_owned()
     }
 
+    /// What all keys and channels of this installation begin with in Redis.
+    pub(crate) fn redis_prefix(&self) -> &str {
+        &self.settings.redis_prefix
+    }
+
     /// The full address of a path at the first dispatcher.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.dispatcher.url)

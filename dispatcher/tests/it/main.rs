@@ -27,4 +27,5 @@ mod sweep;
 mod tidy;
 mod up;
 mod wait;
+mod wire;
 mod worker;

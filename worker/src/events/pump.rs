@@ -177,7 +177,10 @@ impl Scribe {
                 }
                 Err(Full::Disk(error)) => {
                     tracing::warn!(%error, "event spool takes nothing");
-                    tokio::time::sleep(RETRY).await;
+                    tokio::select! {
+                        _ = acked.changed() => {}
+                        () = tokio::time::sleep(RETRY) => {}
+                    }
                 }
             }
         }

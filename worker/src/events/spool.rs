@@ -70,14 +70,23 @@ impl Spool {
         if self.waiting > 0 && self.waiting + length > self.bound {
             return Err(Full::Bound);
         }
-        match self.append_to_disk(line) {
-            Ok(()) => {}
-            Err(error) => self
-                .append_to_memory(line)
-                .map_err(|()| Full::Disk(error))?,
+        // The little that a full disk gives back now and then is not worth a file: what went to
+        // memory goes on there.
+        if !self.is_in_memory() || self.append_to_memory(line).is_err() {
+            match self.append_to_disk(line) {
+                Ok(()) => {}
+                Err(error) => self
+                    .append_to_memory(line)
+                    .map_err(|()| Full::Disk(error))?,
+            }
         }
         self.waiting += length;
         Ok(())
+    }
+
+    fn is_in_memory(&self) -> bool {
+        let last = self.segments.back();
+        last.is_some_and(|segment| matches!(segment.store, Store::Memory(_)))
     }
 
     fn append_to_disk(&mut self, line: &[u8]) -> io::Result<()> {

@@ -39,7 +39,7 @@ pub(super) async fn events(
     request: Request,
 ) -> ApiResult<Response> {
     let begun = Instant::now();
-    let body = read(request, MAX_BATCH_BYTES).await?;
+    let body = read(request, MAX_BATCH_BYTES, app.tuning.request).await?;
     let (events, refusal) = parse(&body);
     let (Some(first), Some(last)) = (events.first(), events.last()) else {
         return Err(refusal.unwrap_or_else(|| ApiError::invalid("send at least one event line")));

@@ -2,11 +2,16 @@
 
 mod cancel;
 mod crash;
+mod hostile;
 mod main_job;
 mod outage;
 mod parts;
 mod resume;
+mod search;
+mod secrets;
 mod shaky;
+mod takeover;
+mod under_up;
 mod wire;
 mod world;
 mod zombie;

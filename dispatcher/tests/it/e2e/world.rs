@@ -31,6 +31,8 @@ pub(crate) struct Worker {
     _lifeline: ChildStdin,
     /// Its session directories and its spool.
     pub(crate) disk: TempDir,
+    /// Its program and its log.
+    desk: Desk,
 }
 
 impl World {
@@ -59,22 +61,16 @@ impl World {
 
     /// A worker that asks the dispatchers at these addresses, separated by commas.
     pub(crate) fn worker_at(&self, urls: &str) -> Worker {
-        let disk = scratch();
-        let user = Identity::worker();
-        for name in ["workspace", "spool"] {
-            let folder = disk.path().join(name);
-            std::fs::create_dir(&folder).expect("create worker's folder");
-            std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
-                .expect("give the folder to the worker");
-        }
-        self.worker_on(urls, disk)
+        self.worker_on(urls, furnished(scratch()))
     }
 
     /// A worker on the disk of one that has ended.
     pub(crate) fn worker_on(&self, urls: &str, disk: TempDir) -> Worker {
+        let desk = Desk(scratch());
+        let log = std::fs::File::create(desk.log()).expect("create worker's log");
         let user = Identity::worker();
         let mut command =
-            Command::from(Isolation::probe().command(&user, &worker_program(disk.path())));
+            Command::from(Isolation::probe().command(&user, &worker_program(desk.0.path())));
         let mut child = command
             .args([
                 "--allow-private-hosts",
@@ -89,7 +85,9 @@ impl World {
             .env("CLAWLINK_SPOOL_DIR", disk.path().join("spool"))
             .env("CLAWLINK_AGENT_DIR", agent_dir())
             .env("ANTHROPIC_BASE_URL", self.model.base_url())
+            .env("CLAWLINK_LOG", "debug")
             .stdin(Stdio::piped())
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .expect("start worker");
@@ -98,6 +96,7 @@ impl World {
             child,
             _lifeline,
             disk,
+            desk,
         }
     }
 
@@ -179,7 +178,17 @@ pub(crate) struct Submitted {
 impl Worker {
     /// Waits for its end; `None` when a signal ended it.
     pub(crate) async fn exit_code(mut self) -> Option<i32> {
+        self.ended().await
+    }
+
+    /// The same, for those who want to look at what it left.
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
         self.child.wait().await.expect("wait for worker").code()
+    }
+
+    /// What it wrote to its log.
+    pub(crate) fn log(&self) -> String {
+        self.desk.text()
     }
 
     /// Ends it as a crash does: no warning, no chance to say anything. Answers its disk.
@@ -213,53 +222,38 @@ impl Worker {
     }
 }
 
-/// The types of events, in order, without repetitions side by side.
-pub(crate) fn outline(events: &[Value]) -> Vec<&str> {
-    let mut types: Vec<&str> = events
-        .iter()
-        .filter_map(|event| event["type"].as_str())
-        .collect();
-    types.dedup();
-    types
-}
+/// Where a worker's program and its log are.
+struct Desk(TempDir);
 
-/// The first event of a type.
-pub(crate) fn event<'a>(events: &'a [Value], kind: &str) -> &'a Value {
-    events
-        .iter()
-        .find(|event| event["type"] == kind)
-        .unwrap_or_else(|| panic!("no {kind} event in {events:#?}"))
-}
-
-/// What the agent printed, piece by piece.
-pub(crate) fn said(events: &[Value]) -> Vec<&str> {
-    events
-        .iter()
-        .filter(|event| event["type"] == "agent_text")
-        .filter_map(|event| event["text"].as_str())
-        .map(str::trim_end)
-        .collect()
-}
-
-/// The processes below one, parents before their children.
-fn below(pid: i32) -> Vec<i32> {
-    // A child belongs to the thread that made it.
-    let children = |parent: i32| -> Vec<i32> {
-        let threads = std::fs::read_dir(format!("/proc/{parent}/task"));
-        let lists = threads.into_iter().flatten().flatten().map(|thread| {
-            let children = std::fs::read_to_string(thread.path().join("children"));
-            children.unwrap_or_default()
-        });
-        let text = lists.collect::<Vec<_>>().join(" ");
-        text.split_whitespace().flat_map(str::parse).collect()
-    };
-    let mut found = children(pid);
-    let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        found.extend(children(parent));
-        next += 1;
+impl Desk {
+    fn log(&self) -> PathBuf {
+        self.0.path().join("log")
     }
-    found
+
+    fn text(&self) -> String {
+        let log = std::fs::read(self.log()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.text());
+        }
+    }
+}
+
+/// A disk with the folders of a worker, empty and its own.
+pub(crate) fn furnished(disk: TempDir) -> TempDir {
+    let user = Identity::worker();
+    for name in ["workspace", "spool"] {
+        let folder = disk.path().join(name);
+        std::fs::create_dir(&folder).expect("create worker's folder");
+        std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
+            .expect("give the folder to the worker");
+    }
+    disk
 }
 
 fn send(pid: i32, signal: Signal) {
@@ -268,19 +262,16 @@ fn send(pid: i32, signal: Signal) {
 }
 
 /// The worker program, where the worker's user can run it.
-fn worker_program(disk: &Path) -> PathBuf {
+fn worker_program(desk: &Path) -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_clawlink")).with_file_name("clawlink-worker");
     assert!(
         built.exists(),
         "build the worker first: cargo build --workspace --bins"
     );
-    let program = disk.join("clawlink-worker");
-    if program.exists() {
-        return program;
-    }
+    let program = desk.join("clawlink-worker");
     std::fs::hard_link(&built, &program)
         .or_else(|_| std::fs::copy(&built, &program).map(|_| ()))
-        .expect("put the worker program on its disk");
+        .expect("put the worker program where its user can run it");
     program
 }
 
