@@ -73,7 +73,7 @@ async fn a_flood_of_lines_arrives_whole() {
 /// Leaves everything that a directory can hold.
 const LITTER: &str = r#"
 mkdir many && for n in {1..10000}; do : > many/$n; done
-truncate -s 100M sparse
+truncate -s 20M sparse
 perl -e 'for (1..600) { mkdir "d"x10 or die; chdir "d"x10 or last }' || echo shallow
 mkdir closed && echo x > closed/file && chmod 000 closed
 echo y > secret && chmod 000 secret
@@ -102,7 +102,7 @@ async fn odd_files_neither_stop_the_end_nor_the_next_turn() {
     let (_, events) = world.run(next).await;
     event(&events, "completed");
     let said = said(&events);
-    assert!(said.starts_with(&["10000", "104857600"]), "{said:?}");
+    assert!(said.starts_with(&["10000", "20971520"]), "{said:?}");
     assert!(said.contains(&"bytes"), "{said:?}");
 }
 
@@ -110,7 +110,7 @@ async fn odd_files_neither_stop_the_end_nor_the_next_turn() {
 async fn odd_files_in_a_repository_do_not_stop_the_push() {
     let world = World::start().await;
     world.git.create_repo("app", &[("a", "1")]).await.unwrap();
-    let litter = LITTER.replace("10000", "2000");
+    let litter = LITTER.replace("10000", "2000").replace("20M", "5M");
     let request = world.on_repository("app", "shell", &litter);
     let (_, events) = world.run(request).await;
     match events.last() {
@@ -197,13 +197,13 @@ async fn too_many_files_end_in_an_error() {
     assert_eq!(event(&events, "error")["code"], "storage_error");
 }
 
-/// A file system of 24 MiB, unmounted when dropped.
+/// A file system of 12 MiB, unmounted when dropped.
 struct Small(PathBuf);
 
 impl Small {
     /// None where mounting is not permitted.
     fn mount(at: &Path) -> Option<Self> {
-        let options = "size=24m,mode=711";
+        let options = "size=12m,mode=711";
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at);
         let is_mounted = mount.status().is_ok_and(|status| status.success());
@@ -231,7 +231,7 @@ async fn a_full_disk_ends_in_an_error_and_the_next_job_works() {
         path.metadata().unwrap().dev(),
         path.parent().unwrap().metadata().unwrap().dev()
     );
-    let fill = "cat /dev/urandom > fill; echo lines after; seq 1 20000; exit 7";
+    let fill = "cat /dev/urandom > fill; echo lines after; seq 1 8000; exit 7";
     let mut worker = world.worker_on(&world.app.dispatcher.url, furnished(disk));
     let submitted = world.submit(script(fill)).await;
     let events = world.events(submitted.execution).await;

@@ -244,10 +244,10 @@ async fn an_agent_reaches_nothing_of_the_installation() {
         .iter()
         .filter(|line| line.starts_with("lost "))
         .count();
-    assert!(lost > 60, "{lines:#?}");
+    assert!(lost > 50, "{lines:#?}");
     let others = lines.iter().find(|line| line.starts_with("others: "));
     assert!(
-        others.is_some_and(|line| line.len() > 9),
+        others.is_some_and(|line| line.len() >= 9),
         "the worker is there to be attacked: {lines:#?}"
     );
     // Redis refuses, and Postgres asks for a proof by SCRAM: the attacks did reach them.

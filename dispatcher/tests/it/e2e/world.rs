@@ -256,6 +256,55 @@ pub(crate) fn furnished(disk: TempDir) -> TempDir {
     disk
 }
 
+/// The types of events, in order, without repetitions side by side.
+pub(crate) fn outline(events: &[Value]) -> Vec<&str> {
+    let mut types: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["type"].as_str())
+        .collect();
+    types.dedup();
+    types
+}
+
+/// The first event of a type.
+pub(crate) fn event<'a>(events: &'a [Value], kind: &str) -> &'a Value {
+    events
+        .iter()
+        .find(|event| event["type"] == kind)
+        .unwrap_or_else(|| panic!("no {kind} event in {events:#?}"))
+}
+
+/// What the agent printed, piece by piece.
+pub(crate) fn said(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .filter(|event| event["type"] == "agent_text")
+        .filter_map(|event| event["text"].as_str())
+        .map(str::trim_end)
+        .collect()
+}
+
+/// The processes below one, parents before their children.
+fn below(pid: i32) -> Vec<i32> {
+    // A child belongs to the thread that made it.
+    let children = |parent: i32| -> Vec<i32> {
+        let threads = std::fs::read_dir(format!("/proc/{parent}/task"));
+        let lists = threads.into_iter().flatten().flatten().map(|thread| {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            children.unwrap_or_default()
+        });
+        let text = lists.collect::<Vec<_>>().join(" ");
+        text.split_whitespace().flat_map(str::parse).collect()
+    };
+    let mut found = children(pid);
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(children(parent));
+        next += 1;
+    }
+    found
+}
+
 fn send(pid: i32, signal: Signal) {
     let pid = Pid::from_raw(pid).expect("a process id");
     kill_process(pid, signal).expect("send a signal");
