@@ -122,6 +122,8 @@ pub struct Credentials {
     pub agent: Option<Secret>,
     /// For the git host.
     pub git_token: Option<Secret>,
+    /// Additional environment of the agent; it stands here because people put secrets there.
+    pub env: BTreeMap<String, String>,
 }
 
 /// The session that an execution continues or begins.

@@ -1,7 +1,5 @@
 //! An execution's states, outcomes and error codes, and what a worker is told to run.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentKind;
@@ -261,8 +259,6 @@ pub struct AgentOptions {
     pub max_budget_usd: Option<f64>,
     /// Wall-clock limit of the agent's run, in seconds.
     pub timeout_seconds: Option<u64>,
-    /// Additional environment of the agent.
-    pub env: BTreeMap<String, String>,
 }
 
 /// The repository of a session.

@@ -244,6 +244,7 @@ async fn credentials_are_sealed_and_nowhere_else() {
     let mut request = script("true");
     request["codingAssistantAuthentication"] = json!("sk-very-secret");
     request["github"] = json!({"repoUrl": "https://github.com/a/b", "accessToken": "ghp_secret"});
+    request["providerOptions"] = json!({"env": {"DEPLOY_KEY": "env-secret"}});
     let id = test.accepted(&request).await.execution_id;
     let (row, sealed, uuid): (String, Vec<u8>, uuid::Uuid) = sqlx::query_as(
         "select to_jsonb(executions)::text || to_jsonb(sessions)::text, sealed, uuid
@@ -259,7 +260,11 @@ async fn credentials_are_sealed_and_nowhere_else() {
     let opened: Value = serde_json::from_slice(&opened).unwrap();
     assert_eq!(
         opened,
-        json!({"agent": "sk-very-secret", "gitToken": "ghp_secret"})
+        json!({
+            "agent": "sk-very-secret",
+            "gitToken": "ghp_secret",
+            "env": {"DEPLOY_KEY": "env-secret"},
+        })
     );
 }
 

@@ -75,6 +75,8 @@ pub struct AgentJob {
     pub options: AgentOptions,
     /// Its credential: a raw key or JSON as text.
     pub credential: Option<Secret>,
+    /// Additional environment.
+    pub env: BTreeMap<String, String>,
     /// `<root>/session-{uuid}`: all that the sandbox lets it write. If this process is root,
     /// its owner is whom the agent runs as.
     pub session_root: PathBuf,

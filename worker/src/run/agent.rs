@@ -80,6 +80,7 @@ impl Run<'_> {
             prompt: spec.prompt.clone(),
             options: spec.options.clone(),
             credential: self.assignment.credentials.agent.clone(),
+            env: self.assignment.credentials.env.clone(),
             session_root: root.path().to_owned(),
             home: root.home(),
             tmp: root.tmp(),

@@ -2,6 +2,7 @@
 //!
 //! Tests may run as root: then the session belongs to [`AGENT_UID`], whom the sandbox becomes.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -91,6 +92,7 @@ impl Session {
                 text: prompt.into(),
             }],
             options: AgentOptions::default(),
+            env: BTreeMap::new(),
             credential: None,
             resume: None,
         }
@@ -110,6 +112,7 @@ pub(crate) struct Run {
     pub(crate) environment: AgentEnvironment,
     pub(crate) prompt: Vec<PromptPart>,
     pub(crate) options: AgentOptions,
+    pub(crate) env: BTreeMap<String, String>,
     pub(crate) credential: Option<Secret>,
     pub(crate) resume: Option<String>,
 }
@@ -144,6 +147,7 @@ impl Run {
         let job = AgentJob {
             prompt: self.prompt,
             options: self.options,
+            env: self.env,
             credential: self.credential,
             home: self.root.join("home"),
             tmp: self.root.join("tmp"),

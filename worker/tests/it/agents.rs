@@ -95,9 +95,8 @@ async fn images_are_refused() {
 async fn request_environment_reaches_the_script_and_the_workers_does_not() {
     let session = Session::new();
     let mut run = session.run("env | sort");
-    run.options.env.insert("COLOUR".into(), "blue".into());
-    run.options
-        .env
+    run.env.insert("COLOUR".into(), "blue".into());
+    run.env
         .insert("LD_PRELOAD".into(), "/nonexistent.so".into());
     let ended = run.finish(AgentKind::Shell).await;
     let text = ended.texts(EventType::AgentText, "text");

@@ -80,17 +80,19 @@ fn read(mut body: Fields, tuning: &Tuning, faults: &mut Faults) -> Request {
     let agent = agent(&mut body, default, resuming, faults);
     let authentication = credential::agent(&mut body, tuning, faults);
     let mut github = repo::read(&mut body, resuming, tuning, faults);
+    let (options, env) = options::read(&mut body, tuning, faults);
     let request = Request {
         agent,
         credentials: Credentials {
             agent: authentication,
             git_token: github.as_mut().and_then(|github| github.token.take()),
+            env,
         },
         resume,
         auto_commit: body.flag("autoCommit", faults),
         branch_name: repo::branch_name(&mut body, faults),
         session_name: session_name(&mut body, faults),
-        options: options::read(&mut body, tuning, faults),
+        options,
         priority: body
             .choice("priority", &PRIORITIES, faults)
             .unwrap_or_default(),

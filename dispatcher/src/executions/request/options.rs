@@ -36,9 +36,14 @@ const RESERVED: &[&str] = &[
 /// Beginnings of more of them.
 const RESERVED_PREFIXES: &[&str] = &["LD_", "DYLD_", "CLAWLINK_", "XDG_"];
 
-pub(super) fn read(body: &mut Fields, tuning: &Tuning, faults: &mut Faults) -> AgentOptions {
+/// The agent's settings, and its additional environment.
+pub(super) fn read(
+    body: &mut Fields,
+    tuning: &Tuning,
+    faults: &mut Faults,
+) -> (AgentOptions, BTreeMap<String, String>) {
     let Some(mut options) = body.object("providerOptions", faults) else {
-        return AgentOptions::default();
+        return Default::default();
     };
     let read = AgentOptions {
         model: model(&mut options, faults),
@@ -48,10 +53,10 @@ pub(super) fn read(body: &mut Fields, tuning: &Tuning, faults: &mut Faults) -> A
             .and_then(|turns| u32::try_from(turns).ok()),
         max_budget_usd: budget(&mut options, faults),
         timeout_seconds: options.whole("timeoutSeconds", 1..=tuning.max_timeout_seconds, faults),
-        env: env(&mut options, faults),
     };
+    let env = env(&mut options, faults);
     options.finish(faults);
-    read
+    (read, env)
 }
 
 /// It becomes an argument of the agent's program, so it must not look like a flag.
