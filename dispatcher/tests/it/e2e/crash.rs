@@ -126,6 +126,23 @@ async fn between_commit_and_push_it_fails_and_the_next_turn_can_start_again() {
 }
 
 #[tokio::test]
+async fn after_the_push_the_second_run_continues_what_the_host_has() {
+    let world = Shaky::start().await;
+    let held = world.storage.hold("PUT ");
+    let more = json!({"onWorkerLost": "resume"});
+    let request = world.script("echo ran; echo run >> runs.txt", more);
+    let run = dies_at(&world, held, request).await;
+    let second = world.worker();
+    let events = world.end_of(&run).await;
+    assert_eq!(last(&events)["type"], "completed", "{events:#?}");
+    assert_eq!((claims(&events), starts(&events)), (2, 2));
+    let branch = last(&events)["branch"].as_str().unwrap();
+    let file = world.git.file("app", branch, "runs.txt").await.unwrap();
+    assert_eq!(file, "run\nrun\n");
+    assert_eq!(second.exit_code().await, Some(0));
+}
+
+#[tokio::test]
 async fn while_archiving_or_before_its_report_the_earlier_archive_stays_current() {
     let world = Shaky::start().await;
     let (first, _) = world
