@@ -80,6 +80,9 @@ create table executions (
     -- Why it is not running yet; null once claimed.
     wait_reason text,
 
+    -- Which of its workspace's places (0 to running_cap - 1) it was given when it was last claimed.
+    place integer,
+
     -- The lease. attempt counts workers that acknowledged; the token is stored hashed.
     attempt integer not null default 0,
     lease_hash bytea,
@@ -119,6 +122,9 @@ create table executions (
 
 -- One running execution per session, whatever Redis believes.
 create unique index executions_one_active_per_session on executions (session_id)
+    where state in ('planning', 'running', 'waiting');
+-- A workspace runs at most as many executions as it has places.
+create unique index executions_one_per_place on executions (workspace_id, place)
     where state in ('planning', 'running', 'waiting');
 create index executions_pending on executions (workspace_id, queued_at, id)
     where state = 'pending';

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use clawlink_shared::shutdown::Shutdown;
 use sqlx::{Connection, PgPool};
-use tokio::sync::Semaphore;
 
 use crate::blobs::Blobs;
 use crate::bus::Bus;
@@ -42,9 +41,6 @@ pub struct Parts {
     pub shutdown: Shutdown,
     /// This process among its replicas; new at every start.
     pub replica: uuid::Uuid,
-    /// Confirmations of claims at one time: they queue for their workspace's row, and those
-    /// that wait there must not hold all connections.
-    pub confirming: Semaphore,
     /// Wakes the outbox's loops.
     pub pokes: Pokes,
     /// Wakes the reconciler.
@@ -84,7 +80,6 @@ impl App {
             tuning: settings.tuning.clone(),
             shutdown,
             replica,
-            confirming: Semaphore::new(confirmations(settings.tuning.database_connections)),
             pokes: Pokes::default(),
             rebuild: Rebuild::default(),
         })))
@@ -116,9 +111,4 @@ impl App {
         }
         Ok(())
     }
-}
-
-/// A quarter of the connections, at least one.
-fn confirmations(connections: u32) -> usize {
-    (connections as usize / 4).max(1)
 }

@@ -13,6 +13,9 @@ use super::events::{Appended, LockedLog, NewEvent, append};
 use super::locked::Locked;
 use clawlink_shared::id::SessionId;
 
+/// Places tried when others take them at the same moment.
+const MAX_PLACES_TRIED: usize = 16;
+
 /// A worker that asks for one execution.
 #[derive(Debug, Clone)]
 pub(crate) struct Claimant<'a> {
@@ -51,7 +54,9 @@ pub(crate) enum Refusal {
     ClaimUsed,
 }
 
-/// Hands a pending execution to a claimant if the rules allow it, in one transaction.
+/// Hands a pending execution to a claimant if the rules allow it, in one transaction. Claims
+/// of one workspace do not wait for each other: each takes a place of its own, and a unique
+/// index decides when two want the same.
 pub(crate) async fn confirm(
     db: &mut PgConnection,
     execution: ExecutionId,
@@ -59,37 +64,60 @@ pub(crate) async fn confirm(
     lease_hash: &[u8; 32],
     by: &Claimant<'_>,
 ) -> anyhow::Result<Confirmed> {
+    for _ in 0..MAX_PLACES_TRIED {
+        let error = match try_confirm(db, execution, workspace, lease_hash, by).await {
+            Ok(confirmed) => return Ok(confirmed),
+            Err(error) => error,
+        };
+        let broken = error
+            .downcast_ref::<sqlx::Error>()
+            .and_then(|error| error.as_database_error()?.constraint());
+        return Ok(Confirmed::Refused(match broken {
+            Some("executions_one_per_place") => continue,
+            Some("executions_one_active_per_session") => Refusal::Gone,
+            Some("executions_one_per_claim") => Refusal::ClaimUsed,
+            _ => return Err(error),
+        }));
+    }
+    Ok(Confirmed::Refused(Refusal::AtCap))
+}
+
+async fn try_confirm(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+    workspace: WorkspaceId,
+    lease_hash: &[u8; 32],
+    by: &Claimant<'_>,
+) -> anyhow::Result<Confirmed> {
     let mut tx = db.begin().await?;
-    // Claims of one workspace pass here one by one, so that the count below is true.
-    let cap = sqlx::query_scalar!(
-        "select running_cap from workspaces where id = $1 for no key update",
-        workspace.0
-    )
-    .fetch_optional(&mut *tx)
-    .await?;
-    let Some(cap) = cap else {
-        return Ok(Confirmed::Refused(Refusal::Gone));
-    };
-    let updated = sqlx::query!(
-        "with running as (
-            select count(*) as count from executions
+    // The first free place from one that follows from the id: neighbours in the queue, which
+    // are claimed at the same time, look at different ones.
+    let row = sqlx::query!(
+        "with taken as (
+            select place from executions
             where workspace_id = $2 and state in ('planning', 'running', 'waiting')
+         ), free as (
+            select place from workspaces, generate_series(0, running_cap - 1) as place
+            where id = $2 and (select count(*) from taken) < running_cap
+                and place not in (select taken.place from taken where taken.place is not null)
+            order by (place - $1 % running_cap + running_cap) % running_cap limit 1
          ), claimed as (
             update executions e set state = 'planning', attempt = attempt + 1, lease_hash = $3,
                 claim_id = $4, worker_id = $5, worker_root = $6, claimed_at = now(),
-                acked_at = null, lease_expires_at = now() + $7, last_n = 0, wait_reason = null
+                acked_at = null, lease_expires_at = now() + $7, last_n = 0, wait_reason = null,
+                place = free.place
+            from free
             where id = $1 and workspace_id = $2 and state = 'pending'
                 and cancel_requested_at is null
-                and (select count from running) < $8
                 and not exists (select from executions earlier
                     where earlier.session_id = e.session_id and earlier.turn < e.turn
                         and earlier.state in ('pending', 'planning', 'running', 'waiting'))
             returning session_id, last_seq, attempt,
                 extract(epoch from now() - queued_at)::float8 as waited
          )
-         select running.count as \"running!\", session_id as \"session?\",
+         select exists (select from free) as \"has_place!\", session_id as \"session?\",
             last_seq as \"last_seq?\", attempt as \"attempt?\", waited
-         from running left join claimed on true",
+         from (values (1)) as one left join claimed on true",
         execution.0,
         workspace.0,
         &lease_hash[..],
@@ -97,27 +125,15 @@ pub(crate) async fn confirm(
         by.worker,
         by.root,
         interval(by.lease),
-        i64::from(cap),
     )
     .fetch_one(&mut *tx)
-    .await;
-    let row = match updated {
-        Ok(row) => row,
-        Err(error) => {
-            return match error.as_database_error().and_then(|e| e.constraint()) {
-                Some("executions_one_active_per_session") => Ok(Confirmed::Refused(Refusal::Gone)),
-                Some("executions_one_per_claim") => Ok(Confirmed::Refused(Refusal::ClaimUsed)),
-                _ => Err(error.into()),
-            };
-        }
-    };
+    .await?;
     let (Some(session), Some(last_seq), Some(attempt)) = (row.session, row.last_seq, row.attempt)
     else {
-        let is_full = row.running >= i64::from(cap);
-        return Ok(Confirmed::Refused(if is_full {
-            Refusal::AtCap
-        } else {
+        return Ok(Confirmed::Refused(if row.has_place {
             Refusal::Gone
+        } else {
+            Refusal::AtCap
         }));
     };
     let mut log = LockedLog {
