@@ -33,8 +33,6 @@ pub(crate) const POOL_TOKEN: &str = "pool-token-of-tests";
 pub(crate) struct TestApp {
     /// The first dispatcher.
     pub(crate) dispatcher: Dispatcher,
-    /// The workspace of [`TestApp::key`].
-    pub(crate) workspace: WorkspaceId,
     /// A developer's API key.
     pub(crate) key: Secret,
     /// For requests of all kinds.
@@ -92,7 +90,6 @@ impl TestApp {
         drop(db);
         Self {
             dispatcher,
-            workspace,
             key,
             http: reqwest::Client::new(),
             s3,

@@ -100,7 +100,7 @@ async fn try_confirm(
             select place from workspaces, generate_series(0, running_cap - 1) as place
             where id = $2 and (select count(*) from taken) < running_cap
                 and place not in (select taken.place from taken where taken.place is not null)
-            order by (place - $1 % running_cap + running_cap) % running_cap limit 1
+            order by (place - $1::bigint % running_cap + running_cap) % running_cap limit 1
          ), claimed as (
             update executions e set state = 'planning', attempt = attempt + 1, lease_hash = $3,
                 claim_id = $4, worker_id = $5, worker_root = $6, claimed_at = now(),
