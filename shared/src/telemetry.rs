@@ -1,5 +1,7 @@
 //! Logs: text for people by default, JSON lines for collectors.
 
+use std::io::IsTerminal;
+
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +30,7 @@ pub fn init(args: &LogArgs) {
     let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A process that embeds us may have set its own subscriber: then that one stays.
     let _already_set = match args.log_format {
