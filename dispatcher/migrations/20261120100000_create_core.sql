@@ -59,6 +59,16 @@ create table sessions (
 
 create index sessions_by_workspace on sessions (workspace_id, created_at desc, id desc);
 
+-- The archives that are kept of a session: the current one and those before it.
+create table archives (
+    key text primary key,
+    session_id uuid not null references sessions on delete cascade,
+    -- The turn at whose end it was made.
+    turn integer not null
+);
+
+create index archives_by_session on archives (session_id, turn);
+
 create table executions (
     id bigint generated always as identity primary key,
     uuid uuid not null unique,

@@ -11,7 +11,8 @@ use clawlink_shared::id::{ExecutionId, SessionId};
 use serde_json::json;
 
 use super::store::archive::{self as rows, Ended};
-use super::store::{events, uploads};
+use super::store::events;
+use super::store::uploads::{self, Abandoned};
 use crate::app::App;
 
 /// Bytes of a log that are gathered before they are uploaded; S3 wants at least 5 MiB in all
@@ -41,7 +42,7 @@ pub(crate) async fn archive_turn(app: &App, execution: ExecutionId) -> anyhow::R
     let description = serde_json::to_vec_pretty(&describe(&ended))?;
     let key = format!("{folder}/.session-metadata.json");
     app.blobs.put(&key, Bytes::from(description)).await?;
-    prune(app, &ended).await
+    prune(app, ended.session).await
 }
 
 /// Deletes all objects of a session. Uploads in progress are given up by [`clean`].
@@ -54,21 +55,31 @@ pub(crate) async fn delete_objects(app: &App, session: SessionId) -> anyhow::Res
 }
 
 /// One round of the cleaning loop: stale uploads, old keys, credentials of the ended.
-pub(super) async fn clean(app: &App) -> anyhow::Result<()> {
+pub async fn clean(app: &App) -> anyhow::Result<()> {
     let mut db = app.db.acquire().await?;
     rows::forget_idempotency_keys(&mut db, KEEP_KEYS, KEYS_BATCH).await?;
     rows::forget_credentials(&mut db).await?;
     let stale = uploads::abandon(&mut db, STALE_UPLOAD, STALE_BATCH).await?;
     drop(db);
     for upload in stale {
-        if let Some(id) = &upload.upload_id {
-            app.blobs.abort_parts(&upload.key, id).await?;
+        // One that fails must not hold up the others; it is tried again in the next round.
+        if let Err(error) = give_up(app, &upload).await {
+            let key = upload.key;
+            tracing::warn!(error = format!("{error:#}"), key, "stale upload stays");
         }
-        app.blobs.delete(&upload.key).await?;
-        let mut db = app.db.acquire().await?;
-        uploads::forget(&mut db, &upload.key).await?;
     }
     Ok(())
+}
+
+async fn give_up(app: &App, upload: &Abandoned) -> anyhow::Result<()> {
+    if let Some(id) = &upload.upload_id {
+        app.blobs.abort_parts(&upload.key, id).await?;
+    }
+    if !upload.is_archive {
+        app.blobs.delete(&upload.key).await?;
+    }
+    let mut db = app.db.acquire().await?;
+    uploads::forget(&mut db, &upload.key).await
 }
 
 /// A short log goes in one request, a long one in parts.
@@ -151,33 +162,22 @@ fn describe(ended: &Ended) -> serde_json::Value {
     })
 }
 
-/// Deletes the oldest archives beyond the kept number. The current one and those of later
-/// turns are never touched; what a stale worker left goes with its grant.
-async fn prune(app: &App, ended: &Ended) -> anyhow::Result<()> {
-    let keep = usize::try_from(app.tuning.keep_archives)
-        .unwrap_or(1)
-        .max(1);
-    if usize::try_from(ended.turn).unwrap_or(0) <= keep {
+/// Deletes the oldest archives beyond the kept number; what a stale worker left goes with its
+/// grant. Of a session that was deleted while its log was written, everything goes.
+async fn prune(app: &App, session: SessionId) -> anyhow::Result<()> {
+    let keep = i64::from(app.tuning.keep_archives.max(1));
+    let mut db = app.db.acquire().await?;
+    let outdated = rows::outdated(&mut db, session, keep).await?;
+    drop(db);
+    let Some(outdated) = outdated else {
+        return delete_objects(app, session).await;
+    };
+    if outdated.is_empty() {
         return Ok(());
     }
-    let prefix = format!("{}/turns/", ended.session.folder());
-    let mut archives: Vec<(i32, String)> = app
-        .blobs
-        .list(&prefix)
-        .await?
-        .into_iter()
-        .filter_map(|key| {
-            let name = key.strip_prefix(&prefix)?.strip_suffix(".tar.zst")?;
-            let turn = name.split_once('-')?.0.parse().ok()?;
-            (turn <= ended.turn).then_some((turn, key))
-        })
-        .collect();
-    archives.sort();
-    archives.reverse();
-    for (_, key) in archives.into_iter().skip(keep) {
-        if ended.archive_key.as_ref() != Some(&key) {
-            app.blobs.delete(&key).await?;
-        }
+    for key in &outdated {
+        app.blobs.delete(key).await?;
     }
-    Ok(())
+    let mut db = app.db.acquire().await?;
+    rows::forget(&mut db, &outdated).await
 }

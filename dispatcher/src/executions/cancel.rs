@@ -49,6 +49,7 @@ pub async fn request(
             tx.commit().await?;
             publish(app, id, appended);
             outbox::poke(app);
+            outbox::poke_slow(app);
             metrics::counter!("clawlink_executions_ended_total", "state" => "cancelled")
                 .increment(1);
             if let Err(error) = queue::remove(&app.bus, id).await {

@@ -1,7 +1,7 @@
 //! Executions: submitted by clients, queued, run by workers, followed as streams.
 
 pub(crate) mod accept;
-pub(crate) mod archive;
+pub mod archive;
 pub mod cancel;
 pub mod control;
 pub mod http;

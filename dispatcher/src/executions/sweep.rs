@@ -124,6 +124,7 @@ async fn sweep_one(app: &App, execution: ExecutionId, trust: Trust) -> anyhow::R
         Verdict::Requeue(Because::Unacknowledged) => "unacknowledged",
         Verdict::Requeue(Because::LostEarly | Because::Resume) => "requeued",
         Verdict::End(end) => {
+            outbox::poke_slow(app);
             let state = end.state().as_str();
             metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
             state

@@ -2,7 +2,7 @@
 //! replica, at least once. Every effect is idempotent.
 //!
 //! Two lanes, so that the queue never waits for S3: quick effects (queue) are taken many at a
-//! time and performed together; slow ones (S3) a few at a time, each on its own. A row is
+//! time and performed together; slow ones (S3) one at a time by each of a few loops. A row is
 //! taken by pushing its due time forward, so a replica that dies leaves it to another; no
 //! transaction is open while an effect is performed.
 
@@ -65,10 +65,12 @@ pub struct Pokes {
 pub fn spawn(app: &App) {
     let tracker = app.shutdown.tracker();
     tracker.spawn(perform::quick_loop(app.clone()));
-    tracker.spawn(perform::slow_loop(app.clone()));
+    for _ in 0..perform::SLOW_LOOPS {
+        tracker.spawn(perform::slow_loop(app.clone()));
+    }
 }
 
-/// Adds an effect to the caller's transaction; after its commit, [`poke`].
+/// Adds an effect to the caller's transaction; after its commit, [`poke`] its lane.
 pub async fn add(db: &mut PgConnection, effect: &Effect) -> anyhow::Result<()> {
     add_all(db, std::slice::from_ref(effect)).await
 }
@@ -78,8 +80,12 @@ pub async fn add_all(db: &mut PgConnection, effects: &[Effect]) -> anyhow::Resul
     store::insert(db, effects).await
 }
 
-/// Makes this replica's loops look at once.
+/// Makes this replica look at once for what belongs to the queue.
 pub fn poke(app: &App) {
     app.pokes.quick.notify_one();
+}
+
+/// Makes this replica look at once for what talks to S3: an execution ended, a session went.
+pub fn poke_slow(app: &App) {
     app.pokes.slow.notify_one();
 }

@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
 use tokio::sync::Notify;
 
 use super::Effect;
-use super::store::{self, Taken};
+use super::store;
 use crate::app::App;
 use crate::executions;
 
 /// Quick effects of one round: one query, one script call, one delete for all of them.
 const QUICK_BATCH: i64 = 200;
-/// Slow effects taken at once, and how many of them run side by side.
-const SLOW_BATCH: i64 = 16;
-const SLOW_SIDE_BY_SIDE: usize = 2;
+/// Slow effects that one replica performs side by side.
+pub(super) const SLOW_LOOPS: usize = 6;
 /// A replica that does not finish an effect in this time has lost it to others.
 const QUICK_LEASE: Duration = Duration::from_secs(30);
 const SLOW_LEASE: Duration = Duration::from_secs(600);
@@ -71,15 +69,11 @@ async fn quick_round(app: &App) -> anyhow::Result<usize> {
     Ok(taken.len())
 }
 
+/// One of several: a long effect holds up its own loop only.
 pub(super) async fn slow_loop(app: App) {
     loop {
-        match slow_round(&app).await {
-            Ok(count) if count as i64 == SLOW_BATCH => {
-                if app.shutdown.soft().is_cancelled() {
-                    return;
-                }
-                continue;
-            }
+        match slow_step(&app).await {
+            Ok(true) if !app.shutdown.soft().is_cancelled() => continue,
             Ok(_) => {}
             Err(error) => tracing::warn!(error = format!("{error:#}"), "outbox not performed"),
         }
@@ -89,41 +83,34 @@ pub(super) async fn slow_loop(app: App) {
     }
 }
 
-async fn slow_round(app: &App) -> anyhow::Result<usize> {
+/// Performs one effect; false if none is due.
+async fn slow_step(app: &App) -> anyhow::Result<bool> {
     let mut db = app.db.acquire().await?;
-    let taken = store::take(&mut db, true, SLOW_LEASE, SLOW_BATCH).await?;
+    let taken = store::take(&mut db, true, SLOW_LEASE, 1).await?;
     drop(db);
-    let count = taken.len();
-    let mut results = futures::stream::iter(taken)
-        .map(|one| async move {
-            let performed = perform_slow(app, &one).await;
-            (one, performed)
-        })
-        .buffer_unordered(SLOW_SIDE_BY_SIDE);
-    while let Some((one, performed)) = results.next().await {
-        let mut db = app.db.acquire().await?;
-        match performed {
-            Ok(()) => store::done(&mut db, &[one.id]).await?,
-            Err(error) => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    effect = ?one.effect,
-                    attempts = one.attempts,
-                    "effect failed; it is tried again"
-                );
-                store::put_off(&mut db, &[one.id], pause_after(one.attempts)).await?;
-            }
-        }
-    }
-    Ok(count)
-}
-
-async fn perform_slow(app: &App, one: &Taken) -> anyhow::Result<()> {
-    match &one.effect {
+    let Some(one) = taken.into_iter().next() else {
+        return Ok(false);
+    };
+    let performed = match &one.effect {
         Some(Effect::ArchiveTurn { execution }) => executions::archive_turn(app, *execution).await,
         Some(Effect::DeleteObjects { session }) => executions::delete_objects(app, *session).await,
-        _ => anyhow::bail!("outbox row {} is in the wrong lane or unknown", one.id),
+        _ => Err(anyhow::anyhow!("outbox row in the wrong lane or unknown")),
+    };
+    let mut db = app.db.acquire().await?;
+    match performed {
+        Ok(()) => store::done(&mut db, &[one.id]).await?,
+        Err(error) => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                id = one.id,
+                effect = ?one.effect,
+                attempts = one.attempts,
+                "effect failed; it is tried again"
+            );
+            store::put_off(&mut db, &[one.id], pause_after(one.attempts)).await?;
+        }
     }
+    Ok(true)
 }
 
 /// 2 s, 4 s, 8 s …, up to the longest pause.

@@ -49,7 +49,7 @@ async fn delete(app: &App, principal: &Principal, id: SessionId, force: bool) ->
     store::delete(&mut transaction, principal.workspace, id).await?;
     outbox::add(&mut transaction, &Effect::DeleteObjects { session: id }).await?;
     transaction.commit().await?;
-    outbox::poke(app);
+    outbox::poke_slow(app);
     tracing::info!(session = %id, by = principal.name(), "session deleted");
     Ok(())
 }

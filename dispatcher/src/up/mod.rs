@@ -19,4 +19,5 @@ pub mod supervise;
 pub mod workers;
 
 mod orphans;
+mod s3_list;
 mod s3_store;

@@ -2,8 +2,8 @@
 //!
 //! `s3s-fs` answers before anything is on disk, and checks conditions of a write before it writes,
 //! so that two writers can both win. Here an object is synced before the answer, and conditional
-//! writes are refused: a condition that sometimes does not hold is worse than none. Only the
-//! operations that the dispatcher and its presigned URLs use exist at all.
+//! writes are refused: a condition that sometimes does not hold is worse than none. It walks the
+//! whole bucket for a list; here a list costs what its folder holds. Only the operations that the dispatcher and its presigned URLs use exist at all.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::dto::*;
 use s3s::path::S3Path;
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
+
+use super::s3_list;
 
 /// Objects in the directories below `root`, one per bucket.
 pub(super) struct Store {
@@ -35,18 +37,23 @@ impl Store {
         })
     }
 
+    /// What the library keeps of an object beside it.
+    fn side_files(&self, bucket: &str, key: &str) -> [PathBuf; 2] {
+        let (bucket, key) = (URL_SAFE_NO_PAD.encode(bucket), URL_SAFE_NO_PAD.encode(key));
+        ["metadata", "internal"].map(|kind| {
+            let name = format!(".bucket-{bucket}.object-{key}.{kind}.json");
+            self.root.join(name)
+        })
+    }
+
     /// Puts an object, its side files and their directories on disk.
     async fn sync(&self, bucket: &str, key: &str) -> S3Result<()> {
         let root = self.root.clone();
         let object = root.join(bucket).join(key);
-        let encoded = (URL_SAFE_NO_PAD.encode(bucket), URL_SAFE_NO_PAD.encode(key));
+        let sides = self.side_files(bucket, key);
         let sync = move || -> std::io::Result<()> {
             std::fs::File::open(&object)?.sync_all()?;
-            for kind in ["metadata", "internal"] {
-                let side = root.join(format!(
-                    ".bucket-{}.object-{}.{kind}.json",
-                    encoded.0, encoded.1
-                ));
+            for side in sides {
                 if side.exists() {
                     std::fs::File::open(side)?.sync_all()?;
                 }
@@ -91,6 +98,42 @@ macro_rules! pass {
                 Ok(response)
             }
 
+            async fn delete_object(
+                &self,
+                request: S3Request<DeleteObjectInput>,
+            ) -> S3Result<S3Response<DeleteObjectOutput>> {
+                let sides = self.side_files(&request.input.bucket, &request.input.key);
+                let response = self.files.delete_object(request).await?;
+                for side in sides {
+                    match tokio::fs::remove_file(side).await {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            tracing::warn!("delete what was beside an object: {error}");
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(response)
+            }
+
+            async fn list_objects_v2(
+                &self,
+                request: S3Request<ListObjectsV2Input>,
+            ) -> S3Result<S3Response<ListObjectsV2Output>> {
+                s3_list::list(&self.root, request.input).await.map(S3Response::new)
+            }
+
+            async fn abort_multipart_upload(
+                &self,
+                request: S3Request<AbortMultipartUploadInput>,
+            ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+                let aborted = self.files.abort_multipart_upload(request).await;
+                // Its answer about an upload that is not there (any more).
+                aborted.map_err(|error| match error.code() {
+                    S3ErrorCode::AccessDenied => s3_error!(NoSuchUpload),
+                    _ => error,
+                })
+            }
+
             async fn complete_multipart_upload(
                 &self,
                 request: S3Request<CompleteMultipartUploadInput>,
@@ -112,13 +155,9 @@ pass! {
     get_object: GetObjectInput => GetObjectOutput,
     head_object: HeadObjectInput => HeadObjectOutput,
     copy_object: CopyObjectInput => CopyObjectOutput,
-    delete_object: DeleteObjectInput => DeleteObjectOutput,
-    delete_objects: DeleteObjectsInput => DeleteObjectsOutput,
-    list_objects_v2: ListObjectsV2Input => ListObjectsV2Output,
     create_multipart_upload: CreateMultipartUploadInput => CreateMultipartUploadOutput,
     upload_part: UploadPartInput => UploadPartOutput,
     list_parts: ListPartsInput => ListPartsOutput,
-    abort_multipart_upload: AbortMultipartUploadInput => AbortMultipartUploadOutput,
 }
 
 #[async_trait::async_trait]

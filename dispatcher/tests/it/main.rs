@@ -7,6 +7,7 @@
 
 mod access;
 mod app;
+mod archive;
 mod bench;
 mod cancel;
 mod client;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clawlink_shared::control::{
-    ArchiveDone, ArchiveGrant, Assignment, ControlItems, PROTOCOL, PROTOCOL_HEADER,
+    ArchiveDone, ArchiveGrant, Assignment, ControlItems, PROTOCOL, PROTOCOL_HEADER, PartDone,
+    PartUrl,
 };
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -182,6 +183,23 @@ impl Held {
             key: grant.key,
             size: bytes.len() as u64,
             sha256: "0".repeat(64),
+        }
+    }
+
+    /// Begins an upload in parts.
+    pub(crate) async fn begin_parts(&self) -> ArchiveGrant {
+        let grant = self.must("archive", &json!({})).await;
+        serde_json::from_value(grant).unwrap()
+    }
+
+    /// Uploads one part.
+    pub(crate) async fn put_part(&self, part: &PartUrl, bytes: Vec<u8>) -> PartDone {
+        let put = self.worker.http.put(part.url.expose()).body(bytes);
+        let answer = put.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        PartDone {
+            number: part.number,
+            etag: answer.headers()["etag"].to_str().unwrap().to_owned(),
         }
     }
 

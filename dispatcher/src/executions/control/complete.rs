@@ -98,6 +98,7 @@ pub(super) async fn complete(
     tx.commit().await?;
     publish(&app, id, appended);
     outbox::poke(&app);
+    outbox::poke_slow(&app);
     let state = end.state().as_str();
     metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
     Ok(done())

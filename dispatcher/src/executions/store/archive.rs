@@ -25,8 +25,6 @@ pub(crate) struct Ended {
     pub(crate) working_branch: Option<String>,
     /// The agent's name for the conversation.
     pub(crate) provider_session_id: Option<String>,
-    /// The current archive.
-    pub(crate) archive_key: Option<String>,
     /// Turns begun.
     pub(crate) turns: i32,
     /// When it was made.
@@ -46,7 +44,7 @@ pub(crate) async fn ended_turn(
 ) -> anyhow::Result<Option<Ended>> {
     let row = sqlx::query!(
         "select s.id, s.name, s.agent, s.repo_url, s.repo_branch, s.working_branch,
-            s.provider_session_id, s.archive_key, s.turns, s.created_at, s.updated_at,
+            s.provider_session_id, s.turns, s.created_at, s.updated_at,
             e.turn, e.last_seq
          from executions e join sessions s on s.id = e.session_id
          where e.id = $1 and e.ended_at is not null",
@@ -62,13 +60,42 @@ pub(crate) async fn ended_turn(
         repo_branch: row.repo_branch,
         working_branch: row.working_branch,
         provider_session_id: row.provider_session_id,
-        archive_key: row.archive_key,
         turns: row.turns,
         created_at: row.created_at,
         updated_at: row.updated_at,
         turn: row.turn,
         last_seq: row.last_seq,
     }))
+}
+
+/// Archives of a session beyond the newest `keep`, the oldest last, and never the current one;
+/// `None` if the session was deleted.
+pub(crate) async fn outdated(
+    db: &mut PgConnection,
+    session: SessionId,
+    keep: i64,
+) -> anyhow::Result<Option<Vec<String>>> {
+    let keys = sqlx::query_scalar!(
+        "select array(
+            select key from (
+                select key, turn from archives where session_id = s.id
+                order by turn desc offset $2) old
+            where key is distinct from s.archive_key order by turn desc) as \"keys!\"
+         from sessions s where s.id = $1",
+        session.0,
+        keep,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(keys)
+}
+
+/// Forgets archives whose objects are gone.
+pub(crate) async fn forget(db: &mut PgConnection, keys: &[String]) -> anyhow::Result<()> {
+    sqlx::query!("delete from archives where key = any($1)", keys)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Deletes idempotency keys older than `age`; answers how many, at most `limit`.

@@ -57,7 +57,8 @@ pub(crate) struct Work {
 
 /// Ends a locked execution whose state may become `end`. Its credentials go, its session and
 /// workspace move on. The lease stays known if the worker itself reported, so that it may
-/// repeat that; otherwise it is lost. The caller commits, then publishes and pokes the outbox.
+/// repeat that; otherwise it is lost. The caller commits, then publishes and pokes both lanes of
+/// the outbox.
 pub(crate) async fn end(
     db: &mut PgConnection,
     held: &mut Locked,
@@ -124,6 +125,9 @@ pub(crate) async fn accept_archive(
         "with granted as (
             delete from uploads where key = $2 and execution_id = $6 and not is_abandoned
             returning key
+         ),
+         kept as (
+            insert into archives (key, session_id, turn) select key, $1, $7 from granted
          )
          update sessions set archive_key = granted.key, archive_size = $3, archive_sha256 = $4,
             archive_root = $5
@@ -134,6 +138,7 @@ pub(crate) async fn accept_archive(
         archive.sha256,
         held.worker_root,
         held.log.execution.0,
+        held.turn,
     )
     .execute(db)
     .await?;

@@ -10,8 +10,6 @@ use super::lease::interval;
 /// A grant.
 #[derive(Debug, Clone)]
 pub(crate) struct Upload {
-    /// The object.
-    pub(crate) key: String,
     /// Of an upload in parts.
     pub(crate) upload_id: Option<String>,
 }
@@ -26,7 +24,7 @@ pub(crate) async fn find(
         Upload,
         "update uploads set granted_at = now()
          where key = $1 and execution_id = $2 and not is_abandoned
-         returning key, upload_id",
+         returning upload_id",
         key,
         execution.0,
     )
@@ -76,6 +74,17 @@ pub(crate) async fn joined(
     Ok(())
 }
 
+/// A grant that was given up.
+#[derive(Debug)]
+pub(crate) struct Abandoned {
+    /// The object.
+    pub(crate) key: String,
+    /// Of an upload in parts.
+    pub(crate) upload_id: Option<String>,
+    /// The key was granted again while its archive was being accepted: the object must stay.
+    pub(crate) is_archive: bool,
+}
+
 /// Gives up grants that nobody used for `age` and whose lease is not current any more; from
 /// then on `complete` refuses them. Also answers those that were given up before, whose
 /// objects may not be gone yet.
@@ -83,9 +92,9 @@ pub(crate) async fn abandon(
     db: &mut PgConnection,
     age: Duration,
     limit: i64,
-) -> anyhow::Result<Vec<Upload>> {
+) -> anyhow::Result<Vec<Abandoned>> {
     let uploads = sqlx::query_as!(
-        Upload,
+        Abandoned,
         "update uploads set is_abandoned = true where key in (
             select u.key from uploads u
             where u.granted_at < now() - $1::interval
@@ -94,7 +103,8 @@ pub(crate) async fn abandon(
                         and e.state in ('planning', 'running', 'waiting')
                         and position(e.claim_id::text in u.key) > 0)
             order by u.granted_at limit $2 for update skip locked)
-         returning key, upload_id",
+         returning key, upload_id,
+            exists (select from archives where archives.key = uploads.key) as \"is_archive!\"",
         interval(age),
         limit,
     )
