@@ -49,7 +49,7 @@ async fn a_resumed_turn_inherits_but_never_credentials() {
     .await
     .unwrap();
     let opened = test.app().keys.open(uuid.as_bytes(), &sealed).unwrap();
-    assert_eq!(opened, br#"{"agent":null,"gitToken":null}"#);
+    assert_eq!(opened, br#"{"agent":null,"gitToken":null,"env":{}}"#);
 
     let path = format!("/executions/{}/events", second.execution_id);
     let mut stream = Stream::open(test.get(&path)).await;
