@@ -18,7 +18,8 @@ use self::told::{BranchCreated, Data, PullProgress, Stage, Stages, reporter};
 use crate::events::EventSink;
 use crate::redact::Redactor;
 use crate::workspace::git::{
-    self, CloneRequest, CommitOutcome, CommitRequest, GitAccess, PushRequest, Pushed,
+    self, CatchUpRequest, CloneRequest, CommitOutcome, CommitRequest, GitAccess, PushRequest,
+    Pushed, SESSION_TRAILER,
 };
 
 /// The longest first line of a commit message, in characters.
@@ -84,6 +85,41 @@ pub async fn obtain_repository(
             base_branch: cloned.branch,
         };
         events.emit(EventType::BranchCreated, &created).await;
+    }
+    Ok(())
+}
+
+/// Goes on from what a turn of this session pushed before its worker was lost; emits a `message`
+/// if there is something. `bounds` are the bytes and files that the session may hold. A failure
+/// leaves the session as it is.
+pub async fn catch_up(
+    access: GitAccess,
+    deliver: Deliver,
+    bounds: (u64, u64),
+    events: &EventSink,
+    cancel: &CancellationToken,
+) -> Result<(), Failure> {
+    let cancel = cancel.clone();
+    let count = blocking(move || {
+        let request = CatchUpRequest {
+            work: &deliver.work,
+            tmp: &deliver.tmp,
+            branch: &deliver.branch,
+            session: deliver.session,
+            redactor: &deliver.redactor,
+            max_bytes: bounds.0,
+            max_files: bounds.1,
+        };
+        git::catch_up(&access, request, &cancel)
+    })
+    .await?;
+    if count > 0 {
+        let commits = if count == 1 { "commit" } else { "commits" };
+        let text = format!(
+            "The branch has {count} {commits} of this session from a turn whose worker was lost; \
+             going on from there"
+        );
+        events.message(text).await;
     }
     Ok(())
 }
@@ -286,5 +322,5 @@ fn commit_message(prompt: &str, execution: Uuid, session: SessionId) -> String {
             format!("{}…", cut.trim_end())
         }
     };
-    format!("{subject}\n\nClawlink-Execution: {execution}\nClawlink-Session: {session}\n")
+    format!("{subject}\n\nClawlink-Execution: {execution}\n{SESSION_TRAILER}: {session}\n")
 }

@@ -23,7 +23,9 @@ impl Run<'_> {
         let obtained = async {
             if self.assignment.session.archive.is_some() {
                 self.enter(Phase::Restoring);
-                self.restore(root).await
+                self.restore(root).await?;
+                self.catch_up(root, &cancel).await;
+                Ok(())
             } else {
                 self.enter(Phase::Cloning);
                 self.clone_repository(root, &cancel).await
@@ -87,6 +89,28 @@ impl Run<'_> {
         })
     }
 
+    /// An earlier turn may have pushed and then lost its worker. That this cannot be found out,
+    /// or not be mended, is for the push to say.
+    async fn catch_up(&self, root: &SessionRoot, cancel: &CancellationToken) {
+        let spec = &self.assignment.request;
+        let is_pushed = spec.auto_commit
+            && spec.repository.is_some()
+            && self.assignment.credentials.git_token.is_some();
+        let Some(branch) = spec.working_branch.clone().filter(|_| is_pushed) else {
+            return;
+        };
+        let limits = &self.assignment.limits;
+        let bounds = (limits.max_session_bytes, limits.max_session_files);
+        let caught_up = async {
+            let (access, deliver) = (self.git_access()?, self.delivery(root, branch)?);
+            push::catch_up(access, deliver, bounds, &self.events, cancel).await
+        };
+        if let Err(failure) = caught_up.await {
+            let message = self.redactor.redact_text(&failure.message);
+            tracing::warn!(%message, "the branch on the git host could not be caught up with");
+        }
+    }
+
     async fn clone_repository(
         &self,
         root: &SessionRoot,
@@ -132,16 +156,7 @@ impl Run<'_> {
         is_wanted && is_worth_it && !is_stopped
     }
 
-    /// Commits and pushes; what became of it is in the report also when it failed.
-    pub(super) async fn deliver(
-        &self,
-        root: &SessionRoot,
-        report: &mut Complete,
-    ) -> Result<(), Failure> {
-        let spec = &self.assignment.request;
-        let Some(branch) = spec.working_branch.clone() else {
-            return Ok(());
-        };
+    fn delivery(&self, root: &SessionRoot, branch: String) -> Result<Deliver, Failure> {
         let scratch = self.worker.desk.dir().join("git");
         private_dir(&scratch).map_err(|error| {
             Failure::new(
@@ -149,16 +164,28 @@ impl Run<'_> {
                 format!("make room for git: {error}"),
             )
         })?;
-        let deliver = Deliver {
+        Ok(Deliver {
             work: root.work(),
             tmp: scratch,
             branch,
-            prompt: text_of(&spec.prompt),
+            prompt: text_of(&self.assignment.request.prompt),
             author: self.assignment.limits.commit_author.clone(),
             execution: self.assignment.execution.uuid,
             session: self.assignment.session.id,
             redactor: self.redactor.clone(),
+        })
+    }
+
+    /// Commits and pushes; what became of it is in the report also when it failed.
+    pub(super) async fn deliver(
+        &self,
+        root: &SessionRoot,
+        report: &mut Complete,
+    ) -> Result<(), Failure> {
+        let Some(branch) = self.assignment.request.working_branch.clone() else {
+            return Ok(());
         };
+        let deliver = self.delivery(root, branch)?;
         // A push that has begun is finished; only a lost lease stops it.
         let cancel = CancellationToken::new();
         let confirm = async || {

@@ -167,7 +167,39 @@ async fn while_archiving_or_before_its_report_the_earlier_archive_stays_current(
     let (_, events) = world
         .completes(world.turn(&first.session, "cat log.txt"))
         .await;
-    assert_eq!(said(&events), ["one"]);
+    // What both had pushed is gone on with.
+    assert_eq!(said(&events), ["one", "two", "two"]);
+}
+
+#[tokio::test]
+async fn after_a_turn_that_was_lost_after_its_push_the_next_one_goes_on_from_the_branch() {
+    let world = Shaky::start().await;
+    let (first, _) = world
+        .completes(world.script("echo one > log.txt", json!({})))
+        .await;
+    let held = world.dispatcher.hold("/complete ");
+    let worker = world.worker();
+    let run = world
+        .submit(world.turn(&first.session, "echo two > two.txt"))
+        .await;
+    held.reached().await;
+    worker.kill().await;
+    world.is_lost(&run).await;
+    held.release();
+    let (_, events) = world
+        .completes(world.turn(&first.session, "cat two.txt; echo three > three.txt"))
+        .await;
+    assert_eq!(said(&events), ["two"]);
+    let is_told = |event: &Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        event["type"] == "message" && message.contains("1 commit of this session")
+    };
+    assert!(events.iter().any(is_told), "{events:#?}");
+    let branch = event(&events, "completed")["branch"].as_str().unwrap();
+    for (path, content) in [("two.txt", "two\n"), ("three.txt", "three\n")] {
+        let file = world.git.file("app", branch, path).await.unwrap();
+        assert_eq!(file, content, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -60,14 +60,8 @@ pub fn clone(
     cancel: &CancellationToken,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Cloned, Failure> {
-    let mut cloning = Cloning {
-        access,
-        cancel,
-        progress,
-        bytes_left: request.max_bytes,
-        files_left: request.max_files,
-        max_pack_bytes: request.max_bytes,
-    };
+    let bounds = (request.max_bytes, request.max_files);
+    let mut cloning = Cloning::new(access, cancel, progress, bounds);
     let mut notes = Vec::new();
     let (conversation, advert) = cloning.open(access.url())?;
     let repo = init(request.into, access.url())?;
@@ -118,6 +112,22 @@ pub(super) struct Cloning<'a> {
 }
 
 impl<'a> Cloning<'a> {
+    pub(super) fn new(
+        access: &'a GitAccess,
+        cancel: &'a CancellationToken,
+        progress: &'a mut dyn FnMut(Progress),
+        (max_bytes, max_files): (u64, u64),
+    ) -> Self {
+        Self {
+            access,
+            cancel,
+            progress,
+            bytes_left: max_bytes,
+            files_left: max_files,
+            max_pack_bytes: max_bytes,
+        }
+    }
+
     pub(super) fn open(&mut self, url: &Url) -> Result<(Conversation<'a>, Advert), Failure> {
         let service = Service::UploadPack;
         let (conversation, mut body) = Conversation::open(self.access, url, service, self.cancel)?;
@@ -165,6 +175,24 @@ impl<'a> Cloning<'a> {
             Ok(repo)
         };
         open().map_err(|error| broken("record what was fetched", error.message()))
+    }
+
+    /// Fetches `tip` into a repository that has the commit `have.0` and what is below it, down
+    /// to the shallow commits `have.1`.
+    pub(super) fn fetch_onto(
+        &mut self,
+        conversation: &Conversation<'a>,
+        advert: &Advert,
+        repo: &Repository,
+        tip: Oid,
+        have: (Oid, &[Oid]),
+    ) -> Result<(), Failure> {
+        let request = update_request(advert, tip, have);
+        let length = request.len() as u64;
+        let mut body = conversation.post(request.into(), length)?;
+        read_answer(&mut body, false)
+            .map_err(|error| self.broke("fetch from the git host", error))?;
+        self.receive(repo, body)
     }
 
     fn receive(&mut self, repo: &Repository, body: Body<'_>) -> Result<(), Failure> {
@@ -254,7 +282,11 @@ impl<'a> Cloning<'a> {
     }
 
     /// Replaces Git LFS pointers by their content, which counts as files of the session.
-    fn fill_pointers(&mut self, repo: &Repository, tip: Oid) -> Result<Option<String>, Failure> {
+    pub(super) fn fill_pointers(
+        &mut self,
+        repo: &Repository,
+        tip: Oid,
+    ) -> Result<Option<String>, Failure> {
         let bytes_left = &mut self.bytes_left;
         lfs::download(
             self.access,
@@ -265,7 +297,8 @@ impl<'a> Cloning<'a> {
         )
     }
 
-    fn check_size(&mut self, repo: &Repository, tip: Oid) -> Result<(), Failure> {
+    /// Counts what `tip` holds against what may still come.
+    pub(super) fn check_size(&mut self, repo: &Repository, tip: Oid) -> Result<(), Failure> {
         let git = |error: git2::Error| broken("read the repository", error.message());
         let odb = repo.odb().map_err(git)?;
         let mut refused = None;
@@ -430,6 +463,20 @@ fn fetch_request(advert: &Advert, wants: &[(String, Oid)], depth: u32) -> Vec<u8
     request
 }
 
+fn update_request(advert: &Advert, tip: Oid, (have, shallow): (Oid, &[Oid])) -> Vec<u8> {
+    let knows_shallow = advert.has("shallow");
+    let capability = if knows_shallow { " shallow" } else { "" };
+    let mut request =
+        pkt::line(format!("want {tip} side-band-64k ofs-delta{capability}\n").as_bytes());
+    for commit in shallow.iter().filter(|_| knows_shallow) {
+        request.extend(pkt::line(format!("shallow {commit}\n").as_bytes()));
+    }
+    request.extend_from_slice(pkt::FLUSH);
+    request.extend(pkt::line(format!("have {have}\n").as_bytes()));
+    request.extend(pkt::line(b"done\n"));
+    request
+}
+
 /// Reads up to the pack; answers the shallow commits.
 fn read_answer(body: &mut impl Read, shallow: bool) -> std::io::Result<Vec<String>> {
     let error = |text: &str| std::io::Error::other(host_words(text));
@@ -451,6 +498,7 @@ fn read_answer(body: &mut impl Read, shallow: bool) -> std::io::Result<Vec<Strin
             }
             Some(("unshallow", _)) if in_shallow => {}
             Some(("ERR", words)) => return Err(error(words)),
+            Some(("ACK", _)) => return Ok(commits),
             _ if text == "NAK" => return Ok(commits),
             _ => return Err(error("the git host answered in an unexpected way")),
         }

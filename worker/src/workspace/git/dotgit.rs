@@ -193,7 +193,7 @@ impl Scratch {
         let from = self.path().join("objects");
         for folder in fs::read_dir(&from)? {
             let folder = folder?.file_name();
-            if folder.len() != 2 {
+            if folder.len() != 2 && folder != "pack" {
                 continue;
             }
             for object in fs::read_dir(from.join(&folder))? {
@@ -229,7 +229,7 @@ fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-fn is_real_dir(path: &Path) -> bool {
+pub(super) fn is_real_dir(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 

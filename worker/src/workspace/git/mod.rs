@@ -11,6 +11,7 @@
 
 mod address;
 mod branch;
+mod catch_up;
 mod clone;
 mod commit;
 mod dotgit;
@@ -28,6 +29,7 @@ use clawlink_shared::execution::ErrorCode;
 
 pub use address::is_public;
 pub use branch::{start_branch, working_directory};
+pub use catch_up::{CatchUpRequest, SESSION_TRAILER, catch_up};
 pub use clone::{CloneRequest, Cloned, clone};
 pub use commit::{CommitOutcome, CommitRequest, commit_all};
 pub use http::GitAccess;

@@ -1,5 +1,6 @@
 //! Git over real smart HTTP, with the real `git` program as the host and as the agent.
 
+mod catching_up;
 mod cloning;
 mod delivery;
 mod hostile;

@@ -30,7 +30,7 @@ const MAX_ENTRIES: usize = 2_000_000;
 const MAX_RULES: u64 = 1024 * 1024;
 
 pub(super) const LINK: u32 = 0o120_000;
-const SUBMODULE: u32 = 0o160_000;
+pub(super) const SUBMODULE: u32 = 0o160_000;
 const PLAIN: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
 
@@ -87,9 +87,10 @@ pub(super) fn stage(
 }
 
 /// Paths of a tree with what they hold.
-type Entries = BTreeMap<Vec<u8>, (Oid, u32)>;
+pub(super) type Entries = BTreeMap<Vec<u8>, (Oid, u32)>;
 
-fn entries_of(repo: &Repository, commit: Oid) -> Result<Entries> {
+/// Everything below a commit's root tree but the folders.
+pub(super) fn entries_of(repo: &Repository, commit: Oid) -> Result<Entries> {
     let mut entries = Entries::new();
     tree::walk(repo, commit, |path, entry| {
         if entry.kind() != Some(ObjectType::Tree) {
