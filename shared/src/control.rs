@@ -123,7 +123,7 @@ pub struct Credentials {
     /// For the git host.
     pub git_token: Option<Secret>,
     /// Additional environment of the agent; it stands here because people put secrets there.
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
 }
 
 /// The session that an execution continues or begins.
@@ -158,7 +158,7 @@ pub struct ArchiveSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Wall-clock limit of the agent's run, in seconds.
+    /// Wall-clock limit of the agent's run, in seconds: the request's own, or the operator's.
     pub timeout_seconds: u64,
     /// How long an agent runs on while no dispatcher answers, in seconds.
     pub outage_grace_seconds: u64,

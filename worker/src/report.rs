@@ -28,11 +28,11 @@ use crate::client::{CallError, Client, Held};
 use crate::lease::Lease;
 use crate::workspace::root::{Lock, private_dir, remove};
 
-/// How long an earlier worker's report is tried before new work is asked for.
+/// How long earlier workers' reports are tried, all together, before new work is asked for.
 const EARLIER_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Earlier workers' directories looked at in one start.
-const MOST_EARLIER: usize = 64;
+/// How long one of them is tried.
+const ONE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries to make a directory of our own.
 const OPEN_TRIES: u32 = 5;
@@ -133,8 +133,21 @@ pub fn is_worker_alive(spool: &Path) -> bool {
 }
 
 /// Sends the reports that earlier workers left below `spool`, and removes what is settled.
-pub async fn send_earlier(client: &Arc<Client>, spool: &Path) {
-    for dir in directories(spool).unwrap_or_default() {
+/// Begins behind this worker's own `desk`, whose name is random: so every report has its turn
+/// at some start, however many of them wait on.
+pub async fn send_earlier(client: &Arc<Client>, spool: &Path, desk: &Desk) {
+    let mut dirs = directories(spool).unwrap_or_default();
+    dirs.sort_unstable();
+    let own = dirs.partition_point(|dir| dir.as_path() < desk.dir());
+    dirs.rotate_left(own);
+    let sent = tokio::time::timeout(EARLIER_PATIENCE, send_all(client, dirs));
+    if sent.await.is_err() {
+        tracing::warn!("earlier reports wait on: there was no time for all of them");
+    }
+}
+
+async fn send_all(client: &Arc<Client>, dirs: Vec<PathBuf>) {
+    for dir in dirs {
         let Ok(Some(lock)) = Lock::take(dir.join("lock"), Duration::ZERO) else {
             continue;
         };
@@ -156,10 +169,10 @@ pub async fn send_earlier(client: &Arc<Client>, spool: &Path) {
 async fn send_one(client: &Arc<Client>, report: Report) -> bool {
     let id = report.execution;
     // Its own length is not known any more, and it is not renewed.
-    let length_ms = EARLIER_PATIENCE.as_millis() as u64;
-    let lease = Lease::new(Instant::now(), length_ms, EARLIER_PATIENCE);
+    let length_ms = ONE_PATIENCE.as_millis() as u64;
+    let lease = Lease::new(Instant::now(), length_ms, ONE_PATIENCE);
     let held = Held::new(client.clone(), id, report.token, lease);
-    match tokio::time::timeout(EARLIER_PATIENCE, held.complete(&report.complete)).await {
+    match tokio::time::timeout(ONE_PATIENCE, held.complete(&report.complete)).await {
         Ok(Ok(())) => {
             tracing::info!(execution.id = %id, "reported an earlier worker's end");
             true
@@ -177,7 +190,7 @@ async fn send_one(client: &Arc<Client>, report: Report) -> bool {
 
 fn directories(spool: &Path) -> io::Result<Vec<PathBuf>> {
     let mut dirs = Vec::new();
-    for entry in fs::read_dir(spool)?.take(MOST_EARLIER) {
+    for entry in fs::read_dir(spool)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             dirs.push(entry.path());

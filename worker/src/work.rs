@@ -59,6 +59,7 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
     let swept = root.clone();
     tokio::task::spawn_blocking(move || root::sweep(&swept));
     let worker = Worker {
+        id: format!("{}-{:08x}", host(), Uuid::new_v4().as_fields().0),
         client,
         agents,
         desk,
@@ -68,7 +69,7 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
         shutdown,
     };
     tokio::select! {
-        () = report::send_earlier(&worker.client, &spool) => {}
+        () = report::send_earlier(&worker.client, &spool, &worker.desk) => {}
         () = worker.shutdown.soft().cancelled() => {}
     }
     let exit = serve_one(&worker, settings).await?;
@@ -82,13 +83,12 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
 /// Claims until there is an assignment, and works on it.
 async fn serve_one(worker: &Worker, settings: &WorkArgs) -> Result<Exit> {
     let host = host();
-    let worker_id = format!("{host}-{:08x}", Uuid::new_v4().as_fields().0);
     let offers = worker.agents.offers();
-    tracing::info!(worker.id = worker_id, agents = ?names(&offers), "waiting for work");
+    tracing::info!(worker.id = worker.id, agents = ?names(&offers), "waiting for work");
     loop {
         let request = ClaimRequest {
             claim_id: ClaimId(Uuid::new_v4()),
-            worker_id: worker_id.clone(),
+            worker_id: worker.id.clone(),
             host: host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             root: worker.root.display().to_string(),

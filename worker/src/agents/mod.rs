@@ -25,6 +25,7 @@ use clawlink_shared::secret::Secret;
 use tokio::sync::watch;
 
 use crate::events::EventSink;
+use crate::redact::Redactor;
 
 pub use claude::parse::{ClaudeParser, Parsed, Signal, Verdict};
 pub use discovery::{Agents, discover};
@@ -76,7 +77,7 @@ pub struct AgentJob {
     /// Its credential: a raw key or JSON as text.
     pub credential: Option<Secret>,
     /// Additional environment.
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     /// `<root>/session-{uuid}`: all that the sandbox lets it write. If this process is root,
     /// its owner is whom the agent runs as.
     pub session_root: PathBuf,
@@ -92,6 +93,8 @@ pub struct AgentJob {
     pub max_file_bytes: Option<u64>,
     /// Where its output goes.
     pub events: EventSink,
+    /// Masks what goes there; learns what the agent makes of its credential.
+    pub redactor: Redactor,
     /// Becomes `Some` when it must stop.
     pub stop: watch::Receiver<Option<StopReason>>,
 }
@@ -123,6 +126,14 @@ pub struct AgentEnd {
     pub provider_session_id: Option<String>,
     /// The credential, in the shape in which it came, if the agent renewed it.
     pub refreshed_credential: Option<Secret>,
+}
+
+impl AgentJob {
+    /// The additional environment in clear, for the agent's process alone.
+    fn variables(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        let exposed = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
+        self.env.iter().map(exposed)
+    }
 }
 
 impl AgentEnd {

@@ -79,7 +79,7 @@ impl Shell {
     fn start(&self, job: &AgentJob) -> Result<Process> {
         let script = write_script(job)?;
         let mut env = self.environment.passthrough.clone();
-        env.extend(job.env.clone());
+        env.extend(job.variables());
         let launch = Launch {
             program: self.bash.clone(),
             args: vec![script.into()],

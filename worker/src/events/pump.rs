@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clawlink_shared::control::{MAX_BATCH_BYTES, MAX_EVENT_BYTES};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 
 use super::line::{Cleaner, encode, substitute};
 use super::spool::{Full, Spool};
@@ -80,10 +81,9 @@ impl Pump {
             held: held.clone(),
         };
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || {
-            runtime.block_on(scribe.write_all(drafts, flush_requests));
-        });
-        tokio::spawn(deliver(shared.clone(), held.clone()));
+        let writing = scribe.write_all(drafts, flush_requests).in_current_span();
+        tokio::task::spawn_blocking(move || runtime.block_on(writing));
+        tokio::spawn(deliver(shared.clone(), held.clone()).in_current_span());
         Self {
             flushes,
             shared,

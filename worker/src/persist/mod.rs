@@ -163,7 +163,9 @@ pub async fn restore(
 ) -> Result<Restored, Failure> {
     let (sender, reader) = chunks::incoming(source);
     let root = session_root.to_owned();
+    let span = tracing::Span::current();
     let unpacking = tokio::task::spawn_blocking(move || {
+        let _entered = span.entered();
         let unpacked = unpack::unpack(reader, &root, limits);
         if unpacked.is_err() {
             unpack::remove(&root);

@@ -11,6 +11,7 @@ use clawlink_shared::control::{CommitAuthor, Failure};
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::{ErrorCode, Repository};
 use clawlink_shared::id::SessionId;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -207,13 +208,22 @@ async fn deliver_in_stages(
     stages.say("analyzing", "Looking for changes").await;
     let prompt = deliver.redactor.redact_text(&deliver.prompt);
     let message = commit_message(&prompt, deliver.execution, deliver.session);
-    let outcome = commit(
+    let (begin, begun) = oneshot::channel();
+    let commit = commit(
         access.clone(),
         deliver.clone(),
         message.clone(),
         cancel.clone(),
-    )
-    .await?;
+        begin,
+    );
+    // Nothing begins when there is nothing to commit, or when finding out fails.
+    let tell = async {
+        if begun.await.is_ok() {
+            tell_of_commit(stages).await;
+        }
+    };
+    let (outcome, ()) = tokio::join!(commit, tell);
+    let outcome = outcome?;
     for note in &outcome.notes {
         stages.events.message(note.as_str()).await;
     }
@@ -225,15 +235,6 @@ async fn deliver_in_stages(
     };
     delivered.branch = Some(deliver.branch.clone());
     delivered.commit_hash = Some(tip.clone());
-    if outcome.committed {
-        stages
-            .say("creating_branch", "Using the session's branch")
-            .await;
-        stages
-            .say("generating_message", "Writing the commit message")
-            .await;
-        stages.say("committing", "Committing the changes").await;
-    }
     let committed = Stage {
         commit_message: outcome.committed.then_some(message.as_str()),
         commit_hash: Some(&tip),
@@ -258,11 +259,22 @@ async fn deliver_in_stages(
     Ok(())
 }
 
+async fn tell_of_commit(stages: &Stages<'_>) {
+    stages
+        .say("creating_branch", "Using the session's branch")
+        .await;
+    stages
+        .say("generating_message", "Writing the commit message")
+        .await;
+    stages.say("committing", "Committing the changes").await;
+}
+
 async fn commit(
     access: GitAccess,
     deliver: Deliver,
     message: String,
     cancel: CancellationToken,
+    begin: oneshot::Sender<()>,
 ) -> Result<CommitOutcome, Failure> {
     blocking(move || {
         let commit = CommitRequest {
@@ -273,7 +285,9 @@ async fn commit(
             author: &deliver.author,
             redactor: &deliver.redactor,
         };
-        git::commit_all(&access, commit, &cancel)
+        git::commit_all(&access, commit, &cancel, || {
+            let _nobody_listens = begin.send(());
+        })
     })
     .await
 }

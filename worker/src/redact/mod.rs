@@ -11,6 +11,7 @@ pub(crate) mod json;
 mod stream;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -25,6 +26,27 @@ pub const MIN_SECRET_BYTES: usize = 8;
 
 /// What stands where a secret was.
 pub const MASK: &str = "***";
+
+/// Parts of a variable's name that promise a secret.
+const SECRET_NAMES: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL"];
+
+/// Values of variables are secrets from this length on, whatever the name says.
+const MIN_UNNAMED_BYTES: usize = 16;
+
+/// The values of a request's environment that are looked for: those whose variable's name
+/// promises a secret, in any case of letters, and every value of at least
+/// [`MIN_UNNAMED_BYTES`]. A short value of an ordinary name, such as `production`, would only
+/// blank ordinary words.
+pub fn secrets_of(env: &BTreeMap<String, Secret>) -> impl Iterator<Item = &Secret> {
+    let is_secret = |name: &str, value: &Secret| {
+        let name = name.to_ascii_uppercase();
+        value.expose().len() >= MIN_UNNAMED_BYTES
+            || SECRET_NAMES.iter().any(|part| name.contains(part))
+    };
+    env.iter()
+        .filter(move |(name, value)| is_secret(name, value))
+        .map(|(_, value)| value)
+}
 
 /// Finds secrets; clones share what they know.
 #[derive(Debug, Clone)]
@@ -150,5 +172,29 @@ impl Known {
 impl std::fmt::Debug for Known {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} forms", self.forms.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_secrets_by_name_or_by_length() {
+        let env = [
+            ("DEPLOY_KEY", "by-name1"),
+            ("npm_Token", "by-name2"),
+            ("PGPASSWORD", "by-name3"),
+            ("COLOUR", "0123456789abcdef"),
+            ("NODE_ENV", "production"),
+            ("PLAIN", "0123456789abcde"),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), Secret::new(value)));
+        let env = BTreeMap::from(env);
+        let secrets: Vec<&str> = secrets_of(&env).map(Secret::expose).collect();
+        assert_eq!(
+            secrets,
+            ["0123456789abcdef", "by-name1", "by-name3", "by-name2"]
+        );
     }
 }

@@ -42,7 +42,7 @@ impl Run<'_> {
         };
         let end = {
             let mut running = agent.run(job);
-            let bound = self.time_limit();
+            let bound = Duration::from_secs(self.assignment.limits.timeout_seconds);
             tokio::select! {
                 end = &mut running => Some(end),
                 () = self.stopped_or_late(bound) => {
@@ -88,15 +88,9 @@ impl Run<'_> {
             resume: self.assignment.session.provider_session_id.clone(),
             max_file_bytes: Some(self.assignment.limits.max_session_bytes),
             events: self.events.clone(),
+            redactor: self.redactor.clone(),
             stop: self.stop.watch(),
         })
-    }
-
-    /// The request's limit, within the operator's.
-    fn time_limit(&self) -> Duration {
-        let most = self.assignment.limits.timeout_seconds;
-        let wanted = self.assignment.request.options.timeout_seconds;
-        Duration::from_secs(wanted.unwrap_or(most).min(most))
     }
 
     async fn stopped_or_late(&self, bound: Duration) {

@@ -24,13 +24,14 @@ use clawlink_shared::shutdown::Shutdown;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::agents::{Agents, StopReason};
 use crate::client::{CallError, Client, Held};
 use crate::control::{self, Stop};
 use crate::events::{EventSink, Pump};
 use crate::lease::{self, Gone, Lease};
-use crate::redact::Redactor;
+use crate::redact::{self, Redactor};
 use crate::report::Desk;
 use crate::workspace::root::SessionRoot;
 
@@ -39,6 +40,8 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// What stays the same whatever is run.
 pub struct Worker {
+    /// Names this process: `{host}-{8 hex}`.
+    pub id: String,
     /// The dispatchers.
     pub client: Arc<Client>,
     /// What this worker can run.
@@ -97,6 +100,20 @@ struct Run<'a> {
 
 /// Works on an assignment that came in answer to a claim sent at `sent`.
 pub async fn execute(worker: &Worker, assignment: Assignment, sent: Instant) -> Ended {
+    // Of the highest level, so that every line of the run carries it under any filter.
+    let span = tracing::error_span!(
+        "execution",
+        execution.id = %assignment.execution.id,
+        session.id = %assignment.session.id,
+        attempt = assignment.lease.attempt,
+        worker.id = worker.id,
+    );
+    acknowledge_and_run(worker, assignment, sent)
+        .instrument(span)
+        .await
+}
+
+async fn acknowledge_and_run(worker: &Worker, assignment: Assignment, sent: Instant) -> Ended {
     let grace = Duration::from_secs(assignment.limits.outage_grace_seconds);
     let held = Held::new(
         worker.client.clone(),
@@ -113,7 +130,8 @@ pub async fn execute(worker: &Worker, assignment: Assignment, sent: Instant) -> 
         [&credentials.agent, &credentials.git_token]
             .into_iter()
             .flatten()
-            .chain([&assignment.lease.token, worker.client.pool_token()]),
+            .chain([&assignment.lease.token, worker.client.pool_token()])
+            .chain(redact::secrets_of(&credentials.env)),
     );
     let (events, drafts) = EventSink::channel();
     let pump = Pump::start(drafts, redactor.clone(), held.clone(), worker.desk.dir());
@@ -133,16 +151,15 @@ pub async fn execute(worker: &Worker, assignment: Assignment, sent: Instant) -> 
 /// What goes on beside the phases; ends when dropped.
 fn companions(worker: &Worker, held: &Held, stop: &Stop) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn({
+    let keep = {
         let (held, stop) = (held.clone(), stop.clone());
         async move {
             let gone = lease::keep(held).await;
             tracing::warn!(?gone, "the lease is over");
             stop.request(StopReason::LeaseLost);
         }
-    });
-    tasks.spawn(control::listen(held.clone(), stop.clone()));
-    tasks.spawn({
+    };
+    let drain = {
         let (stop, shutdown, patience) =
             (stop.clone(), worker.shutdown.clone(), worker.drain_timeout);
         async move {
@@ -154,7 +171,10 @@ fn companions(worker: &Worker, held: &Held, stop: &Stop) -> JoinSet<()> {
             }
             stop.request(StopReason::Drain);
         }
-    });
+    };
+    tasks.spawn(keep.in_current_span());
+    tasks.spawn(control::listen(held.clone(), stop.clone()).in_current_span());
+    tasks.spawn(drain.in_current_span());
     tasks
 }
 
@@ -274,7 +294,7 @@ impl Run<'_> {
     }
 
     fn enter(&self, phase: Phase) {
-        tracing::info!(?phase, execution.id = %self.assignment.execution.id, "phase");
+        tracing::info!(?phase, "phase");
     }
 }
 
@@ -312,7 +332,8 @@ impl From<Gone> for Ended {
 
 async fn clear(root: SessionRoot) {
     let path = root.path().to_owned();
-    let cleared = tokio::task::spawn_blocking(move || root.clear()).await;
+    let span = tracing::Span::current();
+    let cleared = tokio::task::spawn_blocking(move || span.in_scope(|| root.clear())).await;
     if let Err(error) = cleared.unwrap_or_else(|panic| Err(panic.into())) {
         tracing::error!(path = %Path::display(&path), "{error:#}");
     }

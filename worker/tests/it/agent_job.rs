@@ -13,6 +13,7 @@ use clawlink_shared::prompt::PromptPart;
 use clawlink_shared::secret::Secret;
 use clawlink_worker::agents::{AgentEnd, AgentEnvironment, AgentJob, StopReason, discover};
 use clawlink_worker::events::{Draft, EventSink};
+use clawlink_worker::redact::Redactor;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -93,6 +94,7 @@ impl Session {
             }],
             options: AgentOptions::default(),
             env: BTreeMap::new(),
+            redactor: Redactor::new([]),
             credential: None,
             resume: None,
         }
@@ -112,7 +114,8 @@ pub(crate) struct Run {
     pub(crate) environment: AgentEnvironment,
     pub(crate) prompt: Vec<PromptPart>,
     pub(crate) options: AgentOptions,
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, Secret>,
+    pub(crate) redactor: Redactor,
     pub(crate) credential: Option<Secret>,
     pub(crate) resume: Option<String>,
 }
@@ -156,6 +159,7 @@ impl Run {
             resume: self.resume,
             max_file_bytes: None,
             events,
+            redactor: self.redactor,
             stop: stopped,
         };
         Running {

@@ -7,6 +7,7 @@ use clawlink_shared::agent::AgentKind;
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::prompt::{ImageSource, PromptPart};
+use clawlink_shared::secret::Secret;
 use clawlink_worker::agents::{MAX_LINE_BYTES, StopReason, discover};
 
 use crate::agent_job::{Session, eventually};
@@ -95,9 +96,9 @@ async fn images_are_refused() {
 async fn request_environment_reaches_the_script_and_the_workers_does_not() {
     let session = Session::new();
     let mut run = session.run("env | sort");
-    run.env.insert("COLOUR".into(), "blue".into());
-    run.env
-        .insert("LD_PRELOAD".into(), "/nonexistent.so".into());
+    for (name, value) in [("COLOUR", "blue"), ("LD_PRELOAD", "/nonexistent.so")] {
+        run.env.insert(name.into(), Secret::new(value));
+    }
     let ended = run.finish(AgentKind::Shell).await;
     let text = ended.texts(EventType::AgentText, "text");
     assert!(text.contains("COLOUR=blue"), "{text}");

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::ErrorCode;
+use clawlink_shared::secret::Secret;
 use clawlink_worker::agents::StopReason;
 
-use crate::agent_job::{Run, Session};
+use crate::agent_job::{Run, Session, eventually};
 
 const RESULT: &str =
     r#"echo '{"subtype":"success","is_error":false,"result":"done","type":"result"}'"#;
@@ -106,4 +107,22 @@ for i in 1 2 3 4 5 6 7 8; do printf '{line}' \"\"; cat $TMPDIR/x; echo; done; {R
     let ended = fake(&session, &script).finish(AgentKind::Claude).await;
     assert_eq!(ended.end.failure, None);
     assert_eq!(ended.events.len(), 17);
+}
+
+#[tokio::test]
+async fn rewritten_login_is_learned_during_the_run() {
+    let session = Session::new();
+    let script = format!(
+        "sed -i s/-old/-new/ ~/.claude/.credentials.json; read init; read prompt; \
+         until [ -e ~/../work/go ]; do sleep 0.05; done; {RESULT}"
+    );
+    let mut run = fake(&session, &script);
+    run.credential = Some(Secret::new(
+        r#"{"claudeAiOauth":{"accessToken":"token-old","refreshToken":"refresh-old"}}"#,
+    ));
+    let redactor = run.redactor.clone();
+    let running = run.start(AgentKind::Claude).await;
+    eventually("the new token is known", || redactor.is_hit(b"token-new")).await;
+    std::fs::write(session.root.join("work/go"), "").unwrap();
+    assert_eq!(running.finish().await.end.failure, None);
 }

@@ -56,7 +56,7 @@ proptest! {
         let text = format!("{before}{secret}{after}");
         let json = format!(r#"{{"a":[{},1.50,"\ud800"]}}"#, spell(&text, &choices));
         let clean = redact_json(&redactor(&[&secret]), &json);
-        let decoded = serde_json::from_str::<serde_json::Value>(&clean.replace(r"\ud800", ""))
+        let decoded = serde_json::from_str::<serde_json::Value>(&clean.replace(r#""\ud800""#, "0"))
             .unwrap();
         prop_assert!(!decoded["a"][0].as_str().unwrap().contains(&secret));
         prop_assert!(clean.contains(MASK));

@@ -2,6 +2,7 @@
 //! away, or takes the execution back.
 
 use clawlink_shared::execution::{ErrorCode, Outcome};
+use clawlink_shared::secret::Secret;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -48,6 +49,36 @@ async fn a_script_runs_from_claim_to_recorded_end() {
         "the session was not removed"
     );
     assert!(!log.contains("ERROR"));
+}
+
+#[tokio::test]
+async fn secrets_of_the_environment_are_masked_and_log_lines_name_the_run() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let mut assignment = assignment("echo key=$DEPLOY_KEY mode=$MODE");
+    for (name, value) in [("DEPLOY_KEY", "hunter2hunter2"), ("MODE", "production")] {
+        let env = &mut assignment.credentials.env;
+        env.insert(name.to_owned(), Secret::new(value));
+    }
+    let (execution, session) = (assignment.execution.id, assignment.session.id);
+    dispatcher.put(assignment);
+    let mut command = machine.command(&dispatcher);
+    command.env("CLAWLINK_LOG", "debug");
+    let (code, log) = Worker::start(command).ended().await;
+    assert_eq!(code, Some(0));
+    assert_eq!(dispatcher.told().text(), "key=*** mode=production");
+    assert!(!log.contains("hunter2"));
+    let phases: Vec<&str> = log.lines().filter(|line| line.contains("phase=")).collect();
+    assert!(!phases.is_empty());
+    for line in phases {
+        for named in [
+            format!("execution.id={execution} "),
+            format!("session.id={session} "),
+            "attempt=1 ".to_owned(),
+            "worker.id=".to_owned(),
+        ] {
+            assert!(line.contains(&named), "{named} is not in {line}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -101,6 +132,8 @@ async fn lost_answers_change_nothing() {
     assert_eq!(told.text(), lines.join("\n"));
 }
 
+const NEIGHBOURS: usize = 100;
+
 #[tokio::test]
 async fn a_report_survives_its_worker() {
     let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
@@ -120,6 +153,15 @@ async fn a_report_survives_its_worker() {
         told.lose_answers.clear();
         told.completes.len()
     };
+    // Any number of living neighbours hides none.
+    let neighbours = (0..NEIGHBOURS).map(|n| {
+        let dir = machine.spool().join(format!("{n:032x}"));
+        std::fs::create_dir(&dir).unwrap();
+        let lock = std::fs::File::create(dir.join("lock")).unwrap();
+        lock.lock().unwrap();
+        lock
+    });
+    let _held: Vec<_> = neighbours.collect();
     let next = machine.start(&dispatcher);
     dispatcher
         .until("the next claim", |told| {
@@ -130,7 +172,10 @@ async fn a_report_survives_its_worker() {
     assert_eq!(next.ended().await.0, Some(0));
     assert_eq!(dispatcher.told().completes.len(), sent + 1);
     let left = std::fs::read_dir(machine.spool()).unwrap().flatten();
-    assert_eq!(left.filter(|entry| entry.path().is_dir()).count(), 0);
+    assert_eq!(
+        left.filter(|entry| entry.path().is_dir()).count(),
+        NEIGHBOURS
+    );
 }
 
 #[tokio::test]
@@ -221,7 +266,7 @@ async fn a_draining_worker_lets_a_short_run_finish() {
 async fn a_run_ends_at_its_time_limit() {
     let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
     let mut endless = assignment(ENDLESS);
-    endless.request.options.timeout_seconds = Some(1);
+    endless.limits.timeout_seconds = 1;
     dispatcher.put(endless);
     assert_eq!(machine.start(&dispatcher).ended().await.0, Some(0));
     let told = dispatcher.told();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clawlink_shared::execution::{AgentOptions, PermissionMode};
+use clawlink_shared::secret::Secret;
 use serde_json::Value;
 
 use super::fields::{Faults, Fields};
@@ -41,7 +42,7 @@ pub(super) fn read(
     body: &mut Fields,
     tuning: &Tuning,
     faults: &mut Faults,
-) -> (AgentOptions, BTreeMap<String, String>) {
+) -> (AgentOptions, BTreeMap<String, Secret>) {
     let Some(mut options) = body.object("providerOptions", faults) else {
         return Default::default();
     };
@@ -106,7 +107,7 @@ fn budget(options: &mut Fields, faults: &mut Faults) -> Option<f64> {
     budget
 }
 
-fn env(options: &mut Fields, faults: &mut Faults) -> BTreeMap<String, String> {
+fn env(options: &mut Fields, faults: &mut Faults) -> BTreeMap<String, Secret> {
     let path = options.path("env");
     let mut env = BTreeMap::new();
     let variables = match options.get("env") {
@@ -139,7 +140,7 @@ fn env(options: &mut Fields, faults: &mut Faults) -> BTreeMap<String, String> {
         match (fault, value) {
             (Some(fault), _) => faults.add(shown(name), fault),
             (None, Value::String(value)) => {
-                env.insert(name.clone(), value.clone());
+                env.insert(name.clone(), Secret::new(value.as_str()));
             }
             (None, _) => {}
         }

@@ -1,18 +1,26 @@
 //! The four ways to pay for claude, and the one file that one of them needs.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clawlink_shared::secret::Secret;
 use serde_json::Value;
 
 use crate::agents::files;
+use crate::redact::Redactor;
 
 /// Where the CLI looks for a login, below HOME.
 const FILE: &str = ".claude/.credentials.json";
 
 /// Largest login file that is read back.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// How often a run looks whether the CLI rewrote it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Most rewrites that one run looks for in its output; a token lasts for hours.
+const MAX_REWRITES: usize = 32;
 
 /// A credential, by the way in which the CLI takes it.
 #[derive(Debug, Clone)]
@@ -92,13 +100,33 @@ impl LoginFile {
         })
     }
 
+    /// Teaches `redactor` what the CLI makes of it, until [`MAX_REWRITES`].
+    pub(super) async fn watch(&self, redactor: &Redactor) {
+        let mut last = self.written.clone();
+        for _ in 0..MAX_REWRITES {
+            last = loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                match self.rewritten() {
+                    Some(login) if login.expose() != last.expose() => break login,
+                    _ => {}
+                }
+            };
+            redactor.learn(&last);
+        }
+    }
+
     /// Removes it; returns what the CLI made of it, if that is another login.
     pub(super) fn remove(self) -> Option<Secret> {
-        let bytes = files::read_regular(&self.session_root, &self.relative, MAX_FILE_BYTES);
+        let rewritten = self.rewritten();
         if let Err(error) = files::remove(&self.session_root, &self.relative) {
             tracing::error!("the agent's login stays in the session: {error:#}");
         }
-        let text = String::from_utf8(bytes?).ok()?;
+        rewritten
+    }
+
+    fn rewritten(&self) -> Option<Secret> {
+        let bytes = files::read_regular(&self.session_root, &self.relative, MAX_FILE_BYTES)?;
+        let text = String::from_utf8(bytes).ok()?;
         let is_login = |text: &str| {
             serde_json::from_str::<Value>(text).is_ok_and(|json| json["claudeAiOauth"].is_object())
         };

@@ -36,7 +36,7 @@ pub(super) fn launch(
     session: &str,
 ) -> Launch {
     let mut env = environment.passthrough.clone();
-    env.extend(job.env.clone());
+    env.extend(job.variables());
     env.extend(QUIET.map(|(name, value)| (name.to_owned(), value.to_owned())));
     env.insert("CLAUDE_CODE_MAX_RETRIES".into(), MAX_RETRIES.to_string());
     if let Some((name, secret)) = credential.and_then(Credential::variable) {

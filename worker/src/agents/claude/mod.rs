@@ -68,7 +68,18 @@ impl Claude {
             }
             _ => None,
         };
-        let mut end = match self.talk(job, credential.as_ref()).await {
+        let redactor = job.redactor.clone();
+        let watch = async {
+            if let Some(login) = &login {
+                login.watch(&redactor).await;
+            }
+            futures::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = self.talk(job, credential.as_ref()) => ended,
+            never = watch => never,
+        };
+        let mut end = match ended {
             Ok(end) => end,
             Err(error) => AgentEnd::failed(ErrorCode::AgentUnavailable, format!("{error:#}")),
         };

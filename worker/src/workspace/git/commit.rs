@@ -46,16 +46,18 @@ pub struct CommitOutcome {
 
 /// Commits everything uncommitted and puts the branch there; the agent's own commits stay
 /// below it, whichever branch they were made on. Content of Git LFS paths is uploaded before
-/// its pointer is committed. Every failure is a `push_failed`: the session keeps the files as
+/// its pointer is committed. `begin` is called before the commit is made, if there is anything
+/// to commit. Every failure is a `push_failed`: the session keeps the files as
 /// they are.
 pub fn commit_all(
     access: &GitAccess,
     request: CommitRequest<'_>,
     cancel: &CancellationToken,
+    begin: impl FnOnce(),
 ) -> Result<CommitOutcome, Failure> {
     let reference = branch::reference_name(request.branch)?;
     let upload = |contents: &[lfs::Content]| lfs::upload(access, contents, cancel);
-    commit_to(request, &reference, &upload)
+    commit_to(request, &reference, &upload, begin)
         .map_err(|error| Failure::new(ErrorCode::PushFailed, format!("cannot commit: {error:#}")))
 }
 
@@ -63,6 +65,7 @@ fn commit_to(
     request: CommitRequest<'_>,
     reference: &str,
     upload: stage::Upload<'_>,
+    begin: impl FnOnce(),
 ) -> Result<CommitOutcome> {
     let scratch = Scratch::open(request.work, request.tmp)?;
     let repo = &scratch.repo;
@@ -88,6 +91,7 @@ fn commit_to(
     let tip = if is_clean {
         parents.first().map(Commit::id)
     } else {
+        begin();
         let author = Signature::now(&request.author.name, &request.author.email)
             .context("read the configured commit author")?;
         let tree = repo.find_tree(staged.tree).context("read the new tree")?;

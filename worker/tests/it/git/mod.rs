@@ -114,7 +114,7 @@ impl Bench {
                 author: &author(),
                 redactor: &redactor,
             };
-            git::commit_all(&access, commit, &CancellationToken::new())
+            git::commit_all(&access, commit, &CancellationToken::new(), || {})
         })
         .await
     }
