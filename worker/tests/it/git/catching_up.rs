@@ -185,3 +185,34 @@ async fn a_host_that_refuses_changes_nothing() {
     let failure = bench.stays().await.unwrap_err();
     assert!(!failure.message.contains(&old), "{}", failure.message);
 }
+
+#[tokio::test]
+async fn a_tree_with_a_folder_below_its_own_link_is_not_written() {
+    let bench = Bench::after_a_turn(&[("a", "1")]).await;
+    let outside = bench.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let path = bench.dir.path().join("object");
+    let hash = async |kind: &str, content: &[u8]| -> String {
+        fs::write(&path, content).unwrap();
+        let file = path.to_str().unwrap();
+        let ask = ["hash-object", "-w", "--literally", "-t", kind, file];
+        bench.host.ask("app", &ask).await.unwrap().trim().to_owned()
+    };
+    let entry = |mode: &str, name: &str, id: &str| -> Vec<u8> {
+        let id = git2::Oid::from_str(id).unwrap();
+        [format!("{mode} {name}\0").as_bytes(), id.as_bytes()].concat()
+    };
+    let link = hash("blob", outside.to_str().unwrap().as_bytes()).await;
+    let file = hash("blob", b"evil").await;
+    let folder = hash("tree", &entry("100644", "x", &file)).await;
+    let entries = [entry("120000", "d", &link), entry("40000", "d", &folder)];
+    let tree = hash("tree", &entries.concat()).await;
+    let commit = ["commit-tree", &tree, "-p", BRANCH, "-m", OWN];
+    let commit = bench.host.ask("app", &commit).await.unwrap();
+    let reference = format!("refs/heads/{BRANCH}");
+    let ahead = ["update-ref", &reference, commit.trim()];
+    bench.host.ask("app", &ahead).await.unwrap();
+    let failure = bench.stays().await.unwrap_err();
+    assert!(failure.message.contains("tree"), "{}", failure.message);
+    assert_eq!(outside.read_dir().unwrap().count(), 0);
+}
