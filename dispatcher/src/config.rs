@@ -153,6 +153,14 @@ pub struct Tuning {
     /// The git token where a request says `FROM_ENV`.
     #[arg(long, env = "GITHUB_ACCESS_TOKEN", hide_env_values = true)]
     pub default_git_token: Option<Secret>,
+    /// The host that this token belongs to, as `host` or `host:port`; it is sent to no other.
+    #[arg(
+        long,
+        env = "CLAWLINK_DEFAULT_GIT_HOST",
+        default_value = "github.com",
+        value_name = "HOST"
+    )]
+    pub default_git_host: String,
 }
 
 /// How `clawlink up` runs what is not configured.

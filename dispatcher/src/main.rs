@@ -104,7 +104,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    let command = config::with_fallbacks(Cli::command(), &process_environment)?;
+    let command = match config::with_fallbacks(Cli::command(), &process_environment) {
+        Ok(command) => command,
+        Err(error) => {
+            // How to log is not known yet.
+            eprintln!("{:#}", error.context("read settings"));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     telemetry::init(&cli.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()

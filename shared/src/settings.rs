@@ -7,6 +7,7 @@
 use std::io;
 
 use clap::Command;
+use clap::builder::Resettable;
 
 /// Looks up one variable; the seam that lets tests give an environment of their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -39,6 +40,15 @@ pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Whether a variable is set, but to nothing.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one reader of the environment"
+)]
+fn is_empty(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value.is_empty())
+}
+
 /// Gives every argument of the command and its subcommands that has a variable, but no value
 /// there, what the fallbacks know.
 pub fn with_fallbacks(
@@ -46,14 +56,22 @@ pub fn with_fallbacks(
     fallbacks: &Fallbacks,
 ) -> Result<Command, UnreadableSetting> {
     let mut found = Vec::new();
+    let mut empty = Vec::new();
     for argument in command.get_arguments() {
         let name = argument.get_env().and_then(|name| name.to_str());
         let Some(name) = name.filter(|name| (fallbacks.lookup)(name).is_none()) else {
             continue;
         };
+        if is_empty(name) {
+            empty.push(argument.get_id().clone());
+        }
         if let Some(value) = fallbacks.value(name)? {
             found.push((argument.get_id().clone(), value));
         }
+    }
+    // Clap reads the environment itself, and would take an empty variable as a value.
+    for id in empty {
+        command = command.mut_arg(id, |argument| argument.env(Resettable::Reset));
     }
     for (id, value) in found {
         // A default is not an explicit value, so it alone would not satisfy `required`.

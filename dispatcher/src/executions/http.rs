@@ -248,7 +248,9 @@ async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Record> {
             "this workspace has no such execution",
         )
     };
-    let name = id.parse().map_err(|()| missing())?;
+    let name = id
+        .parse()
+        .map_err(|()| ApiError::invalid("an execution's id is its number or its UUID"))?;
     let mut db = app.db.acquire().await?;
     read::find(&mut db, principal.workspace, name)
         .await?

@@ -118,6 +118,9 @@ async fn count(app: &App) -> anyhow::Result<()> {
         let found = counts.iter().find(|count| count.state == name);
         let count = found.map_or(0, |count| count.count);
         metrics::gauge!("clawlink_executions", "state" => name).set(count as f64);
+        if state == State::Pending {
+            metrics::gauge!("clawlink_queue_depth").set(count as f64);
+        }
     }
     Ok(())
 }

@@ -7,13 +7,18 @@ use clawlink_shared::execution::{Repository, Spec};
 use clawlink_shared::id::SessionId;
 use clawlink_shared::problem::FieldFault;
 use clawlink_shared::prompt::{PromptPart, text_of};
+use clawlink_shared::secret::Secret;
+use serde_json::Value;
 
-use super::request::{Github, MAX_SESSION_NAME, Request, same_repository};
+use super::request::{Github, MAX_SESSION_NAME, Request, is_on_host, same_repository};
 use crate::config::Tuning;
 use crate::error::{ApiError, ApiResult};
 
 /// Longest part of a generated branch name that comes from the session's name, in characters.
 const MAX_SLUG: usize = 40;
+
+/// Shorter values of a request's credentials and variables are ordinary words, in bytes.
+const MIN_SECRET: usize = 8;
 
 /// What a resumed session hands to its next turn.
 #[derive(Debug, Clone)]
@@ -47,6 +52,9 @@ pub(crate) fn complete(
     let mut notes = std::mem::take(&mut request.notes);
     let agent = agent(request, session, &mut faults);
     let github = request.github.take();
+    let is_default_token = github
+        .as_ref()
+        .is_some_and(|github| github.is_default_token);
     let repository = match session {
         Some(session) => {
             if let Some(github) = github {
@@ -56,6 +64,17 @@ pub(crate) fn complete(
         }
         None => github.and_then(|github| repository(github, tuning)),
     };
+    if let Some(repository) = &repository
+        && is_default_token
+        && !is_on_host(&repository.url, &tuning.default_git_host)
+    {
+        let message = format!(
+            "FROM_ENV is a token for {}; send the token of this repository's host, or ask the \
+             operator to set CLAWLINK_DEFAULT_GIT_HOST",
+            tuning.default_git_host
+        );
+        faults.push(fault("github.accessToken", message));
+    }
     let wants_commit = request.auto_commit;
     let auto_commit =
         wants_commit.unwrap_or_else(|| session.is_none_or(|session| session.auto_commit));
@@ -67,7 +86,7 @@ pub(crate) fn complete(
         .session_name
         .take()
         .or_else(|| session.map(|session| session.name.clone()))
-        .unwrap_or_else(|| name_of(&request.prompt));
+        .unwrap_or_else(|| name_of(&request.prompt, &secrets(&request.credentials)));
     let working_branch = working_branch(request, session, &mut faults)
         .or_else(|| auto_commit.then(|| generated_branch(&session_name, id)))
         .filter(|_| repository.is_some());
@@ -188,11 +207,40 @@ fn working_branch(
     kept.or(asked)
 }
 
-/// The first words of a prompt, on one line.
-fn name_of(prompt: &[PromptPart]) -> String {
+/// Texts of the request's own credentials, longest first, so that one within another leaves
+/// nothing of it behind. Of a credential in JSON these are its strings.
+fn secrets(credentials: &Credentials) -> Vec<String> {
+    fn strings(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) => found.push(text.clone()),
+            Value::Array(items) => items.iter().for_each(|item| strings(item, found)),
+            Value::Object(map) => map.values().for_each(|item| strings(item, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    let mut found: Vec<String> = credentials.env.values().cloned().collect();
+    for secret in [&credentials.agent, &credentials.git_token] {
+        let Some(text) = secret.as_ref().map(Secret::expose) else {
+            continue;
+        };
+        found.push(text.to_owned());
+        if let Ok(value) = serde_json::from_str(text) {
+            strings(&value, &mut found);
+        }
+    }
+    found.retain(|text| text.len() >= MIN_SECRET);
+    found.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    found
+}
+
+/// The first words of a prompt, on one line, without secrets.
+fn name_of(prompt: &[PromptPart], secrets: &[String]) -> String {
     let mut name = String::new();
     let mut length = 0;
-    for word in text_of(prompt).split_whitespace() {
+    let text = secrets
+        .iter()
+        .fold(text_of(prompt), |text, secret| text.replace(secret, "***"));
+    for word in text.split_whitespace() {
         let word: String = word.chars().filter(|c| !c.is_control()).collect();
         let longer = length + word.chars().count() + usize::from(length > 0);
         if longer > MAX_SESSION_NAME {
@@ -239,7 +287,19 @@ mod tests {
     use super::*;
 
     fn named(text: &str) -> String {
-        name_of(&[PromptPart::Text { text: text.into() }])
+        name_of(&[PromptPart::Text { text: text.into() }], &[])
+    }
+
+    #[test]
+    fn names_hold_no_credential_of_the_request() {
+        let credentials = Credentials {
+            agent: Some(Secret::new(r#"{"apiKey":"sk-ant-api-1234"}"#)),
+            git_token: Some(Secret::new("ghp_12345678")),
+            env: [("A".to_owned(), "of the variable".to_owned())].into(),
+        };
+        let text = "use sk-ant-api-1234 and ghp_12345678 of the variable".to_owned();
+        let name = name_of(&[PromptPart::Text { text }], &secrets(&credentials));
+        assert_eq!(name, "use *** and *** ***");
     }
 
     #[test]

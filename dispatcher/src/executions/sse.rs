@@ -5,6 +5,7 @@
 //! order or not at all, whatever hints are lost. It holds no task and no buffer of its own:
 //! while nobody reads, nothing is fetched.
 
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,6 +14,9 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use clawlink_shared::event::EventType;
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 
 use super::cancel;
 use super::store::read::{self, LogPage};
@@ -25,6 +29,8 @@ const PAGE_EVENTS: i64 = 500;
 const PAGE_BYTES: i64 = 128 * 1024;
 /// Failed looks at the log in a row, a tick apart, after which a stream is cut.
 const MAX_FAILURES: u32 = 30;
+/// Within this many bytes an envelope's head ends.
+const HEAD_BYTES: usize = 256;
 /// What an idle stream says.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -97,12 +103,12 @@ pub(super) fn of_execution(
         Format::EventStream,
         async_stream::stream! {
             if let Some(known) = known {
-                yield frames(Format::EventStream, None, &known);
+                yield Ok(frames(Format::EventStream, None, &known));
             }
             while let Some(step) = reader.next().await {
                 match step {
-                    Step::Events(events) => yield frames(Format::EventStream, None, &events),
-                    Step::Idle => yield KEEP_ALIVE,
+                    Step::Events(events) => yield Ok(frames(Format::EventStream, None, &events)),
+                    Step::Idle => yield Ok(KEEP_ALIVE),
                 }
             }
             if let Some(guard) = &mut guard {
@@ -125,27 +131,44 @@ pub fn of_session(
         format,
         async_stream::stream! {
             let (mut from, mut cursor) = (turn, seq);
-            while let Ok(Some((turn, execution))) =
-                Box::pin(turn_from(&app, workspace, session, from)).await
-            {
+            loop {
+                let (turn, execution) = match Box::pin(turn_from(&app, workspace, session, from)).await {
+                    Ok(Some(next)) => next,
+                    Ok(None) => return,
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        tracing::warn!(%session, error, "turn not read");
+                        yield Err(cut());
+                        return;
+                    }
+                };
                 if turn != from {
                     cursor = 0;
                 }
                 let mut reader = Reader::new(&app, workspace, execution, cursor);
                 while let Some(step) = reader.next().await {
                     match step {
-                        Step::Events(events) => yield frames(format, Some(turn), &events),
-                        Step::Idle if format == Format::EventStream => yield KEEP_ALIVE,
+                        Step::Events(events) => yield Ok(frames(format, Some(turn), &events)),
+                        Step::Idle if format == Format::EventStream => yield Ok(KEEP_ALIVE),
                         Step::Idle => {}
                     }
                 }
                 if !reader.ended {
+                    // Readers of a stream resume; lines would look complete.
+                    if format == Format::JsonLines {
+                        yield Err(cut());
+                    }
                     return;
                 }
                 (from, cursor) = (turn + 1, 0);
             }
         },
     )
+}
+
+/// Ends a body in a way that clients see as incomplete.
+fn cut() -> io::Error {
+    io::Error::other("the stream ended before its last event")
 }
 
 async fn turn_from(
@@ -160,13 +183,13 @@ async fn turn_from(
 
 fn respond(
     format: Format,
-    chunks: impl futures::Stream<Item = Bytes> + Send + 'static,
+    chunks: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static,
 ) -> Response {
     use futures::StreamExt;
     let counted = Counted::new();
     let body = chunks.map(move |chunk| {
         let _counted = &counted;
-        Ok::<_, std::convert::Infallible>(chunk)
+        chunk
     });
     let mut response = Response::new(Body::from_stream(body));
     let kind = match format {
@@ -215,6 +238,9 @@ struct Reader {
     /// Whether the log may hold more than was handed out.
     look: bool,
     failures: u32,
+    /// When something was handed out last.
+    quiet_since: Instant,
+    opened_at: OffsetDateTime,
     /// Whether the terminal event was handed out, or the execution is gone.
     ended: bool,
 }
@@ -230,12 +256,23 @@ impl Reader {
             cursor,
             look: true,
             failures: 0,
+            quiet_since: Instant::now(),
+            opened_at: OffsetDateTime::now_utc(),
             ended: false,
         }
     }
 
-    /// `None` at the end of the log, or when this dispatcher drains.
+    /// `None` at the end of the log, when it cannot be read, or when this dispatcher drains.
     async fn next(&mut self) -> Option<Step> {
+        let step = self.wait().await?;
+        self.quiet_since = Instant::now();
+        if let Step::Events(events) = &step {
+            record_lag(self.opened_at, events);
+        }
+        Some(step)
+    }
+
+    async fn wait(&mut self) -> Option<Step> {
         loop {
             if self.ended || self.app.shutdown.soft().is_cancelled() {
                 return None;
@@ -245,7 +282,7 @@ impl Reader {
                 match Box::pin(self.look()).await {
                     Ok(Some(events)) => return Some(Step::Events(events)),
                     Ok(None) => continue,
-                    Err(error) => pause = self.after_failure(&error)?,
+                    Err(error) => pause = self.after_failure(&error)?.min(pause),
                 }
             }
             tokio::select! {
@@ -255,7 +292,12 @@ impl Reader {
                         return Some(Step::Events(events));
                     }
                 }
-                () = tokio::time::sleep(pause) => if !self.look { return Some(Step::Idle) },
+                () = tokio::time::sleep(pause) => {
+                    // Also while the log cannot be read: what stands between would cut the stream.
+                    if self.quiet_since.elapsed() >= self.app.tuning.keep_alive {
+                        return Some(Step::Idle);
+                    }
+                }
                 () = self.app.shutdown.soft().cancelled() => return None,
             }
         }
@@ -328,6 +370,26 @@ impl Reader {
     }
 }
 
+/// Records how long ago the oldest of these events was appended; those from before the stream
+/// opened are a replay, which has no lag.
+fn record_lag(opened_at: OffsetDateTime, events: &[(i64, Bytes)]) {
+    let Some(appended_at) = events.first().and_then(|(_, payload)| appended_at(payload)) else {
+        return;
+    };
+    if appended_at >= opened_at {
+        let lag = OffsetDateTime::now_utc() - appended_at;
+        metrics::histogram!("clawlink_event_lag_seconds").record(lag.as_seconds_f64().max(0.0));
+    }
+}
+
+/// An envelope's time: it stands in the head, before the event's own fields.
+fn appended_at(payload: &[u8]) -> Option<OffsetDateTime> {
+    let head = payload.get(..HEAD_BYTES.min(payload.len()))?;
+    let head = String::from_utf8_lossy(head);
+    let (_, rest) = head.split_once("\"timestamp\":\"")?;
+    OffsetDateTime::parse(rest.split_once('"')?.0, &Rfc3339).ok()
+}
+
 /// Whether an envelope ends its stream; envelopes begin with their type.
 fn is_terminal(payload: &[u8]) -> bool {
     [EventType::Completed, EventType::Error, EventType::Cancelled]
@@ -378,6 +440,14 @@ mod tests {
         let expected = "id: 2.7\ndata: {\"a\":  1}\n\n";
         assert_eq!(frames(Format::EventStream, Some(2), &events), expected);
         assert_eq!(frames(Format::JsonLines, None, &events), "{\"a\":  1}\n");
+    }
+
+    #[test]
+    fn the_time_of_an_envelope_is_read_from_its_head() {
+        let payload = br#"{"type":"usage","seq":1,"timestamp":"2026-11-20T10:00:00.250Z","a":"b"}"#;
+        let at = appended_at(payload).expect("a time");
+        assert_eq!(at.unix_timestamp_nanos() / 1_000_000, 1_795_168_800_250);
+        assert_eq!(appended_at(b"{}"), None);
     }
 
     #[test]

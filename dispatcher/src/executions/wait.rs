@@ -60,8 +60,7 @@ impl WaitReason {
 pub struct Outlook {
     /// Executions that will be handed out before this one, as far as is known now.
     pub position: u64,
-    /// Why it waits; absent while an idle worker is about to take it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Why it waits; null while an idle worker is about to take it.
     pub wait_reason: Option<WaitReason>,
 }
 

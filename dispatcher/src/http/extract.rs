@@ -41,7 +41,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     }
 }
 
-/// Path parameters; one that does not parse names nothing, so it is 404.
+/// Path parameters; one that does not parse is malformed, so it is 400.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {

@@ -1,5 +1,7 @@
 //! Health and status, for load balancers and people.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,6 +10,9 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::executions;
+
+/// How long a part may take to answer; load balancers do not wait much longer.
+const CHECK_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 struct Health {
@@ -25,8 +30,11 @@ struct Checks {
 
 /// `GET /health`: 503 only without Postgres or while draining.
 pub async fn health(State(app): State<App>) -> Response {
-    let postgres = app.database_is_up();
-    let (postgres, redis, s3) = tokio::join!(postgres, app.bus.is_up(), app.blobs.is_up());
+    let (postgres, redis, s3) = tokio::join!(
+        in_time(app.database_is_up()),
+        in_time(app.bus.is_up()),
+        in_time(app.blobs.is_up()),
+    );
     let draining = app.shutdown.soft().is_cancelled();
     let word = |up: bool| if up { "ok" } else { "down" };
     let health = Health {
@@ -48,6 +56,13 @@ pub async fn health(State(app): State<App>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(health)).into_response()
+}
+
+/// A part that does not answer in time is down.
+async fn in_time(check: impl Future<Output = bool>) -> bool {
+    tokio::time::timeout(CHECK_WITHIN, check)
+        .await
+        .unwrap_or(false)
 }
 
 /// `GET /health/live`: the process answers; nothing is checked.

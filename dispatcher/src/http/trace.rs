@@ -4,6 +4,7 @@ use std::any::Any;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
@@ -35,12 +36,26 @@ pub async fn request_span(request: Request, next: Next) -> Response {
     span.in_scope(|| tracing::debug!(ms = elapsed.as_millis(), "answered"));
     metrics::histogram!(
         "clawlink_http_request_seconds",
-        "method" => method.to_string(),
+        "method" => label(&method),
         "route" => route,
         "status" => status.to_string(),
     )
     .record(elapsed.as_secs_f64());
     response
+}
+
+/// A method as a label: clients may invent others without end.
+fn label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
 }
 
 /// The answer to a request whose handler panicked.
@@ -51,4 +66,15 @@ pub fn panicked(reason: Box<dyn Any + Send>) -> Response {
         .or_else(|| reason.downcast_ref::<String>().cloned())
         .unwrap_or_default();
     ApiError::from(anyhow::anyhow!("handler panicked: {text}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_methods_share_one_label() {
+        let invented = Method::from_bytes(b"BREW").expect("a method");
+        assert_eq!([label(&Method::GET), label(&invented)], ["GET", "other"]);
+    }
 }

@@ -114,9 +114,9 @@ pub(super) async fn list(
     }))
 }
 
-/// A path that is not a UUID names nothing.
 fn session_id(text: &str) -> ApiResult<SessionId> {
-    text.parse().map_err(|_| no_such_session())
+    text.parse()
+        .map_err(|_| ApiError::invalid("a session's id is a UUID"))
 }
 
 async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Session> {

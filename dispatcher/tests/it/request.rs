@@ -17,8 +17,12 @@ fn tuning() -> Tuning {
 
 /// Faulty fields of a body that is not sent anywhere.
 fn faults(body: &Value) -> Vec<String> {
+    faults_with(body, &tuning())
+}
+
+fn faults_with(body: &Value, tuning: &Tuning) -> Vec<String> {
     use axum::response::IntoResponse;
-    let Err(error) = request::parse(body, &tuning()) else {
+    let Err(error) = request::parse(body, tuning) else {
         return Vec::new();
     };
     let body = error.into_response().into_body();
@@ -200,6 +204,51 @@ fn credentials_that_cannot_be_had_are_faults() {
         let github = json!({"repoUrl": "https://h/a/b", "accessToken": token});
         assert_eq!(faults(&with("github", github)), ["github.accessToken"]);
     }
+}
+
+#[test]
+fn the_operators_credential_goes_where_the_operator_says() {
+    const AGENT: &str = "codingAssistantAuthentication";
+    let mut tuning = tuning();
+    tuning.default_agent_credential = Some("configured".to_owned().into());
+    let mut body = with(
+        "providerOptions",
+        json!({"env": {"ANTHROPIC_BASE_URL": "https://h", "X": "y"}}),
+    );
+    body[AGENT] = json!("of my own");
+    assert!(faults_with(&body, &tuning).is_empty());
+    body[AGENT] = json!("FROM_ENV");
+    assert_eq!(
+        faults_with(&body, &tuning),
+        ["providerOptions.env.ANTHROPIC_BASE_URL"]
+    );
+}
+
+#[tokio::test]
+async fn the_operators_git_token_goes_to_its_host_only() {
+    let test = TestApp::start_with(|settings| {
+        settings.tuning.default_git_token = Some("configured".to_owned().into());
+    })
+    .await;
+    let body = |github: Value| with("github", github);
+    let default = json!({"repoUrl": "https://github.com/a/b", "accessToken": "FROM_ENV"});
+    test.accepted(&body(default)).await;
+    let elsewhere = json!({"repoUrl": "https://h/a/b", "accessToken": "FROM_ENV"});
+    let (status, problem) = refusal(test.execute(&body(elsewhere))).await;
+    assert_eq!(
+        (status, &problem["field"]),
+        (400, &json!("github.accessToken"))
+    );
+    // Nor to the repository that a session brings with it.
+    let own = json!({"repoUrl": "https://h/a/b", "accessToken": "mine"});
+    let accepted = test.accepted(&body(own)).await;
+    let mut resumed = body(json!({"accessToken": "FROM_ENV"}));
+    resumed["websiteSessionId"] = json!(accepted.session_id);
+    let (status, problem) = refusal(test.execute(&resumed)).await;
+    assert_eq!(
+        (status, &problem["field"]),
+        (400, &json!("github.accessToken"))
+    );
 }
 
 #[test]

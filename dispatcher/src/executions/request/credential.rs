@@ -1,5 +1,7 @@
 //! Credentials in a request: raw, as JSON, or taken from the installation's settings.
 
+use std::collections::BTreeMap;
+
 use clawlink_shared::secret::Secret;
 use serde_json::Value;
 
@@ -12,6 +14,8 @@ const MAX_CREDENTIAL: usize = 64 * 1024;
 const MAX_TOKEN: usize = 4096;
 /// Instead of a credential: the one that the operator configured.
 const FROM_ENV: &str = "FROM_ENV";
+/// The end of names of variables that tell an agent where to send its credential.
+const BASE_URL: &str = "_BASE_URL";
 const NO_SECRETS: &str = "workspace secrets are not available yet; send the value itself";
 
 /// `codingAssistantAuthentication`: a raw key, JSON as text, or the JSON itself.
@@ -63,6 +67,33 @@ pub(super) fn git_token(
         return None;
     }
     configured(token, tuning.default_git_token.as_ref(), &path, faults)
+}
+
+/// Whether the configured git token is asked for; the plan checks that its repository is on
+/// the host that the token belongs to.
+pub(super) fn is_default_git_token(github: &mut Fields) -> bool {
+    github.get("accessToken").and_then(Value::as_str) == Some(FROM_ENV)
+}
+
+/// The operator's agent credential goes where the operator says, not where a request does.
+pub(super) fn refuse_diversion(
+    body: &mut Fields,
+    env: &BTreeMap<String, String>,
+    faults: &mut Faults,
+) {
+    let sent = body.get("codingAssistantAuthentication");
+    if sent.and_then(Value::as_str) != Some(FROM_ENV) {
+        return;
+    }
+    for name in env.keys() {
+        if name.to_ascii_uppercase().ends_with(BASE_URL) {
+            faults.add(
+                format!("providerOptions.env.{name}"),
+                "cannot be combined with codingAssistantAuthentication FROM_ENV; leave it out, \
+                 or send a credential of your own",
+            );
+        }
+    }
 }
 
 fn configured(

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::config::Tuning;
 use crate::error::{ApiError, ApiResult};
 use fields::{Faults, Fields};
-pub(crate) use repo::{Github, same_repository};
+pub(crate) use repo::{Github, is_on_host, same_repository};
 
 /// Longest session name, in characters.
 pub(crate) const MAX_SESSION_NAME: usize = 80;
@@ -81,6 +81,7 @@ fn read(mut body: Fields, tuning: &Tuning, faults: &mut Faults) -> Request {
     let authentication = credential::agent(&mut body, tuning, faults);
     let mut github = repo::read(&mut body, resuming, tuning, faults);
     let (options, env) = options::read(&mut body, tuning, faults);
+    credential::refuse_diversion(&mut body, &env, faults);
     let request = Request {
         agent,
         credentials: Credentials {

@@ -25,6 +25,8 @@ pub(crate) struct Github {
     pub(crate) directory: Option<String>,
     pub(crate) depth: Option<u32>,
     pub(crate) token: Option<Secret>,
+    /// Whether `token` is the operator's.
+    pub(crate) is_default_token: bool,
 }
 
 pub(super) fn read(
@@ -50,6 +52,7 @@ pub(super) fn read(
         .whole("depth", 0..=MAX_DEPTH, faults)
         .and_then(|depth| u32::try_from(depth).ok());
     let token = credential::git_token(&mut github, tuning, faults);
+    let is_default_token = credential::is_default_git_token(&mut github);
     github.finish(faults);
     Some(Github {
         url,
@@ -57,6 +60,7 @@ pub(super) fn read(
         directory: directory.and_then(|directory| tidy(&directory)),
         depth,
         token,
+        is_default_token,
     })
 }
 
@@ -154,6 +158,20 @@ pub(crate) fn same_repository(one: &str, other: &str) -> bool {
     name(one) == name(other)
 }
 
+/// Whether a repository is on this host, given as `host` or `host:port`; without a port it is
+/// the scheme's own.
+pub(crate) fn is_on_host(url: &str, host: &str) -> bool {
+    let Ok(url) = Url::parse(url) else {
+        return false;
+    };
+    let name = url.host_str().unwrap_or_default();
+    let authority = match url.port() {
+        Some(port) => format!("{name}:{port}"),
+        None => name.to_owned(),
+    };
+    authority.eq_ignore_ascii_case(host)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +226,20 @@ mod tests {
             assert!(directory_fault(bad).is_some(), "{bad}");
         }
         assert_eq!(directory_fault("a/..b/c"), None);
+    }
+
+    #[test]
+    fn a_host_is_its_whole_name_and_port() {
+        assert!(is_on_host("https://GitHub.com:443/a/b", "github.com"));
+        assert!(is_on_host("http://127.0.0.1:3000/a", "127.0.0.1:3000"));
+        for other in [
+            "https://github.com.evil.example/a",
+            "https://evilgithub.com/a",
+            "https://github.com:8443/a",
+            "https://evil.example/github.com",
+        ] {
+            assert!(!is_on_host(other, "github.com"), "{other}");
+        }
     }
 
     #[test]
