@@ -218,7 +218,8 @@ fn secrets(credentials: &Credentials) -> Vec<String> {
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
-    let mut found: Vec<String> = credentials.env.values().cloned().collect();
+    let values = credentials.env.values();
+    let mut found: Vec<String> = values.map(|value| value.expose().to_owned()).collect();
     for secret in [&credentials.agent, &credentials.git_token] {
         let Some(text) = secret.as_ref().map(Secret::expose) else {
             continue;
@@ -295,7 +296,7 @@ mod tests {
         let credentials = Credentials {
             agent: Some(Secret::new(r#"{"apiKey":"sk-ant-api-1234"}"#)),
             git_token: Some(Secret::new("ghp_12345678")),
-            env: [("A".to_owned(), "of the variable".to_owned())].into(),
+            env: [("A".to_owned(), Secret::new("of the variable"))].into(),
         };
         let text = "use sk-ant-api-1234 and ghp_12345678 of the variable".to_owned();
         let name = name_of(&[PromptPart::Text { text }], &secrets(&credentials));

@@ -78,7 +78,7 @@ pub(super) fn is_default_git_token(github: &mut Fields) -> bool {
 /// The operator's agent credential goes where the operator says, not where a request does.
 pub(super) fn refuse_diversion(
     body: &mut Fields,
-    env: &BTreeMap<String, String>,
+    env: &BTreeMap<String, Secret>,
     faults: &mut Faults,
 ) {
     let sent = body.get("codingAssistantAuthentication");
