@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::id::ExecutionId;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::wire::Hint;
 
@@ -35,13 +35,6 @@ impl Batch {
     }
 }
 
-/// A change of subscriptions, carried out by the subscribing connection. The queue is
-/// unbounded in type only: each follower adds one entry while it lives.
-pub(super) enum Subscription {
-    Add(Topic),
-    Remove(Topic),
-}
-
 struct Entry {
     sender: watch::Sender<Arc<Batch>>,
     followers: usize,
@@ -52,30 +45,27 @@ struct Entry {
 pub(super) struct Hub {
     topics: Arc<Mutex<HashMap<Topic, Entry>>>,
     work: Arc<HashMap<AgentKind, Notify>>,
-    subscriptions: mpsc::UnboundedSender<Subscription>,
+    /// The set of topics has changed; the subscribing connection compares it with its own.
+    changed: Arc<Notify>,
 }
 
 impl Hub {
-    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Subscription>) {
-        let (subscriptions, changes) = mpsc::unbounded_channel();
+    pub(super) fn new() -> Self {
         let work = AgentKind::ALL
             .into_iter()
             .map(|kind| (kind, Notify::new()))
             .collect();
-        (
-            Self {
-                topics: Arc::default(),
-                work: Arc::new(work),
-                subscriptions,
-            },
-            changes,
-        )
+        Self {
+            topics: Arc::default(),
+            work: Arc::new(work),
+            changed: Arc::default(),
+        }
     }
 
     pub(super) fn follow(&self, topic: Topic) -> Follower {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = topics.entry(topic).or_insert_with(|| {
-            self.change(Subscription::Add(topic));
+            self.changed.notify_one();
             Entry {
                 sender: watch::Sender::new(Arc::default()),
                 followers: 0,
@@ -157,9 +147,9 @@ impl Hub {
         futures::future::select_all(waits).await;
     }
 
-    fn change(&self, subscription: Subscription) {
-        // The receiver is gone only while the process stops.
-        let _stopping = self.subscriptions.send(subscription);
+    /// Resolves when the set of topics may have changed since the last time; for one listener.
+    pub(super) async fn topics_changed(&self) {
+        self.changed.notified().await;
     }
 }
 
@@ -195,7 +185,7 @@ impl Drop for Follower {
             entry.followers -= 1;
             if entry.followers == 0 {
                 topics.remove(&self.topic);
-                self.hub.change(Subscription::Remove(self.topic));
+                self.hub.changed.notify_one();
             }
         }
     }

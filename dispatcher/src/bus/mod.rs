@@ -60,11 +60,10 @@ impl Bus {
         let redis = ConnectionManager::new_lazy_with_config(client.clone(), config)
             .context("prepare the connection to Redis")?;
         let (outgoing, hints) = mpsc::channel(OUTGOING);
-        let (hub, subscriptions) = Hub::new();
         let bus = Self {
             redis,
             prefix: prefix.into(),
-            hub,
+            hub: Hub::new(),
             outgoing,
         };
         shutdown.tracker().spawn(wire::publish_loop(
@@ -77,7 +76,6 @@ impl Bus {
             bus.clone(),
             client,
             replica,
-            subscriptions,
             shutdown.clone(),
         ));
         Ok(bus)
