@@ -100,6 +100,8 @@ create table executions (
     claim_id uuid,
     claimed_at timestamptz,
     acked_at timestamptz,
+    -- Hand-outs that no worker acknowledged; attempt does not count them.
+    unacknowledged integer not null default 0,
     worker_id text,
     worker_root text,
     -- Whether its one resume after a lost worker was used.

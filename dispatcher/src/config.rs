@@ -72,7 +72,8 @@ pub struct Tuning {
     /// A claimed execution that no worker acknowledges in this time is handed out again, in seconds.
     #[arg(long, env = "CLAWLINK_ACK_SECONDS", default_value = "5", value_parser = seconds)]
     pub ack: Duration,
-    /// A cancelled execution that has not ended by then is ended, in seconds.
+    /// A cancelled execution that has not ended by then is ended, in seconds; ten times as
+    /// late while its worker renews the lease.
     #[arg(long, env = "CLAWLINK_CANCEL_SECONDS", default_value = "30", value_parser = seconds)]
     pub cancel: Duration,
     /// How many workers may hold one execution before it fails with `worker_lost`.

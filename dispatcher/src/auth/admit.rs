@@ -1,6 +1,7 @@
 //! Enforces a route's declared [`Access`] before its handler runs.
 
-use axum::extract::{Request, State};
+use axum::RequestExt;
+use axum::extract::{RawPathParams, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -41,9 +42,20 @@ pub async fn admit(
         Access::Lease => {
             let hash = LeaseHash(hash_token(bearer(request.headers())?));
             request.extensions_mut().insert(hash);
+            name_execution(&mut request).await;
         }
     }
     Ok(next.run(request).await)
+}
+
+/// Says in the request's span which execution a worker's call is about.
+async fn name_execution(request: &mut Request) {
+    let params = request.extract_parts::<RawPathParams>().await;
+    let id = params.as_ref().ok().and_then(|params| {
+        let id = params.iter().find(|(name, _)| *name == "id")?;
+        id.1.parse::<i64>().ok()
+    });
+    tracing::Span::current().record("execution", id);
 }
 
 async fn authenticate(app: &App, headers: &HeaderMap) -> ApiResult<Principal> {

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clawlink_shared::agent::AgentKind;
 use redis::{Pipeline, RedisResult};
 
+use crate::app::App;
 use crate::bus::Bus;
 
 /// Longer than any pause between two calls of a live worker.
@@ -29,7 +30,7 @@ pub struct Offer {
 /// A worker waits in `claim`; dropping this says that it no longer does: it got work, or its
 /// connection is gone.
 pub struct Waiting {
-    bus: Bus,
+    app: App,
     worker: String,
     kinds: Vec<AgentKind>,
     comes_back: bool,
@@ -37,9 +38,10 @@ pub struct Waiting {
 
 impl Waiting {
     /// Enters a worker for as long as its call may take.
-    pub async fn enter(bus: &Bus, worker: &str, kinds: &[AgentKind], wait: Duration) -> Self {
+    pub async fn enter(app: &App, worker: &str, kinds: &[AgentKind], wait: Duration) -> Self {
+        let bus = &app.bus;
         let waiting = Self {
-            bus: bus.clone(),
+            app: app.clone(),
             worker: worker.to_owned(),
             kinds: kinds.to_vec(),
             comes_back: false,
@@ -67,7 +69,7 @@ impl Drop for Waiting {
         if self.comes_back {
             return;
         }
-        let (bus, worker) = (self.bus.clone(), std::mem::take(&mut self.worker));
+        let (bus, worker) = (self.app.bus.clone(), std::mem::take(&mut self.worker));
         let mut pipe = redis::pipe();
         pipe.zrem(bus.key("idle"), &worker).ignore();
         for kind in &self.kinds {
@@ -75,7 +77,8 @@ impl Drop for Waiting {
                 .ignore();
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { tell(&bus, &pipe).await });
+            let tracker = self.app.shutdown.tracker();
+            tracker.spawn_on(async move { tell(&bus, &pipe).await }, &runtime);
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::store::pending::{self, Cursor};
 use super::{offer, queue};
 use crate::app::App;
@@ -35,6 +37,7 @@ pub(super) async fn reconcile_loop(app: App) {
             }
             anyhow::Ok(())
         };
+        let turn = turn.instrument(tracing::debug_span!("reconcile"));
         if let Err(error) = turn.await {
             tracing::debug!(error = format!("{error:#}"), "queue not reconciled");
         }

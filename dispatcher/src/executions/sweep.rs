@@ -9,6 +9,7 @@ use std::time::Duration;
 use clawlink_shared::execution::{ErrorCode, OnWorkerLost, State};
 use clawlink_shared::id::{ClaimId, ExecutionId};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::publish;
 use super::store::finish::{self, End, Work};
@@ -19,6 +20,11 @@ use crate::outbox;
 
 /// Executions looked at in one sweep.
 const BATCH: i64 = 100;
+/// A worker that renews its lease while it stops, archives and pushes has this many times
+/// [`cancel`](crate::config::Tuning::cancel) before its execution is ended without it.
+const CANCEL_PATIENCE: u32 = 10;
+/// Hand-outs that no worker acknowledged before the execution fails.
+const MAX_UNACKNOWLEDGED: i32 = 10;
 
 /// What a sweep may decide about lapsed times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +50,8 @@ pub(super) async fn sweep_loop(app: App) {
     let mut healthy_since: Option<Instant> = None;
     loop {
         let healthy_for = healthy_since.map_or(Duration::ZERO, |since| since.elapsed());
-        match sweep(&app, Trust::after(&app, healthy_for)).await {
+        let sweeping = sweep(&app, Trust::after(&app, healthy_for));
+        match sweeping.instrument(tracing::debug_span!("sweep")).await {
             Ok(_) => {
                 healthy_since.get_or_insert_with(Instant::now);
             }
@@ -64,7 +71,9 @@ pub(super) async fn sweep_loop(app: App) {
 pub async fn sweep(app: &App, trust: Trust) -> anyhow::Result<usize> {
     let mut db = app.db.acquire().await?;
     let tuning = &app.tuning;
-    let overdue = requeue::overdue(&mut db, tuning.ack, tuning.cancel, BATCH).await?;
+    // Cancelled executions whose lease has lapsed are found by that.
+    let patience = tuning.cancel * CANCEL_PATIENCE;
+    let overdue = requeue::overdue(&mut db, tuning.ack, patience, BATCH).await?;
     drop(db);
     let mut changed = 0;
     for execution in overdue {
@@ -86,7 +95,7 @@ pub(super) async fn give_back(app: &App, execution: ExecutionId, claim: ClaimId)
         }) else {
             return Ok(());
         };
-        let appended = requeue::requeue(&mut tx, &mut held, Because::Unacknowledged).await?;
+        let appended = requeue::requeue(&mut tx, &mut held, Because::NotHandedOut).await?;
         tx.commit().await?;
         publish(app, execution, appended);
         outbox::poke(app);
@@ -95,6 +104,49 @@ pub(super) async fn give_back(app: &App, execution: ExecutionId, claim: ClaimId)
     if let Err(error) = giving.await {
         tracing::warn!(error = format!("{error:#}"), %execution, "not given back");
     }
+}
+
+/// Ends an execution whose assignment no dispatcher can make: handing it out again would fail
+/// in the same way.
+pub(super) async fn end_broken(
+    app: &App,
+    execution: ExecutionId,
+    claim: ClaimId,
+) -> anyhow::Result<()> {
+    let mut tx = app.db.begin().await?;
+    let held = locked::lock(&mut tx, execution, None, None).await?;
+    let Some(mut held) = held.filter(|held| held.state.is_active() && held.claim == Some(claim))
+    else {
+        return Ok(());
+    };
+    let end = cancelled(&held).unwrap_or_else(|| End::Failed {
+        code: ErrorCode::InternalError,
+        message: "the stored request or its credentials cannot be read any more; \
+                  submit it again"
+            .to_owned(),
+    });
+    let appended = finish::end(&mut tx, &mut held, &end, &Work::default(), false).await?;
+    tx.commit().await?;
+    publish(app, execution, appended);
+    count_end(app, &end);
+    Ok(())
+}
+
+/// What follows every end that is committed here.
+fn count_end(app: &App, end: &End) {
+    outbox::poke(app);
+    outbox::poke_slow(app);
+    let state = end.state().as_str();
+    metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
+}
+
+/// The end of an execution that somebody asked to cancel.
+fn cancelled(held: &Locked) -> Option<End> {
+    let cancel = held.cancel.as_ref()?;
+    Some(End::Cancelled {
+        reason: cancel.reason.clone(),
+        by: cancel.by.clone(),
+    })
 }
 
 /// What becomes of an overdue execution.
@@ -122,12 +174,10 @@ async fn sweep_one(app: &App, execution: ExecutionId, trust: Trust) -> anyhow::R
     outbox::poke(app);
     let what = match &verdict {
         Verdict::Requeue(Because::Unacknowledged) => "unacknowledged",
-        Verdict::Requeue(Because::LostEarly | Because::Resume) => "requeued",
+        Verdict::Requeue(_) => "requeued",
         Verdict::End(end) => {
-            outbox::poke_slow(app);
-            let state = end.state().as_str();
-            metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
-            state
+            count_end(app, end);
+            end.state().as_str()
         }
     };
     metrics::counter!("clawlink_leases_lost_total", "from" => from.as_str(), "then" => what)
@@ -145,18 +195,27 @@ fn judge(app: &App, held: &Locked, trust: Trust) -> Option<Verdict> {
         since.is_some_and(|since| held.now - since > limit)
     };
     let is_unacknowledged = held.acked_at.is_none() && passed(held.claimed_at, app.tuning.ack);
-    let is_expired = trust.leases
-        && held
-            .lease_expires_at
-            .is_some_and(|expires| expires < held.now);
+    let has_lapsed = held
+        .lease_expires_at
+        .is_some_and(|expires| expires < held.now);
+    let is_expired = trust.leases && has_lapsed;
     if let Some(cancel) = &held.cancel {
-        let is_over = trust.cancels && passed(Some(cancel.at), app.tuning.cancel);
-        return (is_unacknowledged || is_expired || is_over).then(|| {
-            Verdict::End(End::Cancelled {
-                reason: cancel.reason.clone(),
-                by: cancel.by.clone(),
-            })
-        });
+        let limit = if has_lapsed {
+            app.tuning.cancel
+        } else {
+            app.tuning.cancel * CANCEL_PATIENCE
+        };
+        let is_over = trust.cancels && passed(Some(cancel.at), limit);
+        let is_due = is_unacknowledged || is_expired || is_over;
+        return is_due.then(|| cancelled(held).map(Verdict::End)).flatten();
+    }
+    if is_unacknowledged && held.unacknowledged + 1 >= MAX_UNACKNOWLEDGED {
+        return Some(Verdict::End(End::Failed {
+            code: ErrorCode::WorkerLost,
+            message: format!(
+                "handed out {MAX_UNACKNOWLEDGED} times, and no worker confirmed that it arrived"
+            ),
+        }));
     }
     if is_unacknowledged {
         return Some(Verdict::Requeue(Because::Unacknowledged));

@@ -320,3 +320,19 @@ async fn idempotency_keys_are_kept_for_a_day() {
     assert_eq!(send("young").await, young);
     assert_ne!(send("old").await, old);
 }
+
+#[tokio::test]
+async fn overlapping_grants_share_one_upload_and_a_single_request_aborts_it() {
+    let test = TestApp::start().await;
+    test.submit().await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    let grants = futures::future::join_all((0..4).map(|_| held.begin_parts())).await;
+    let id = query_of(grants[0].parts[0].url.expose(), "uploadId");
+    for grant in &grants {
+        assert_eq!(query_of(grant.parts[0].url.expose(), "uploadId"), id);
+    }
+    held.put_part(&grants[3].parts[0], vec![1; 17]).await;
+    held.upload(b"small after all").await;
+    let late = test.http.put(grants[0].parts[1].url.expose()).body("late");
+    assert_ne!(late.send().await.unwrap().status(), 200, "aborted");
+}

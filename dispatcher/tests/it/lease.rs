@@ -1,5 +1,6 @@
 //! Leases: claimed, repeated, acknowledged, refused, and the reports made under them.
 
+use clawlink_shared::secret::Secret;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -224,4 +225,64 @@ async fn an_interrupted_run_fails_retryably_and_credentials_go() {
         .await
         .unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn what_can_never_be_handed_out_fails_and_holds_up_nobody() {
+    let test = TestApp::start().await;
+    let worker = Worker::new(&test.dispatcher);
+    let secret = json!({"codingAssistantAuthentication": "sealed-with-another-key"});
+    let broken = [test.submit_with(secret).await, test.submit().await];
+    sqlx::query("update credentials set sealed = '\\x00'")
+        .execute(test.db())
+        .await
+        .unwrap();
+    sqlx::query("update executions set spec = '[]' where id = $1")
+        .bind(broken[1].id)
+        .execute(test.db())
+        .await
+        .unwrap();
+    let good = test.submit().await;
+    let held = worker.claim_now().await.unwrap();
+    assert_eq!(held.id(), good.id, "in the same call");
+    for job in &broken {
+        let end = test.last_event(job).await;
+        assert_eq!(
+            (&end["type"], &end["code"]),
+            (&json!("error"), &json!("internal_error"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_a_current_lease_reaches_the_storage_and_a_recorded_end_needs_none() {
+    let mut test = TestApp::start().await;
+    test.submit().await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    let archive = held.upload(b"archive").await;
+    let report = json!({"outcome": "completed", "lastN": 0, "archive": archive});
+    assert_eq!(held.try_complete(&report).await.0, 200);
+    test.s3.kill().await;
+    assert_eq!(held.try_complete(&report).await.0, 200);
+    let mut stranger = held.clone();
+    stranger.assignment.lease.token = Secret::new("guessed");
+    let (status, problem) = stranger.try_complete(&report).await;
+    assert_eq!((status, &problem["error"]), (409, &json!("lease_lost")));
+    test.submit().await;
+    let other = Worker::new(&test.dispatcher).run().await;
+    let (status, problem) = other.try_complete(&report).await;
+    assert_eq!(
+        (status, &problem["error"]),
+        (409, &json!("archive_missing")),
+        "a key of another lease"
+    );
+}
+
+#[tokio::test]
+async fn what_a_worker_says_of_itself_is_bounded() {
+    let test = TestApp::start().await;
+    let worker = Worker::new(&test.dispatcher);
+    let many = vec!["shell"; 65];
+    let answer = worker.claim_call(Uuid::new_v4(), &many, 0).await;
+    assert_eq!(answer.status(), 400);
 }

@@ -161,3 +161,49 @@ async fn many_sweepers_and_a_last_report_agree_on_one_end() {
         test.log(&job).await;
     }
 }
+
+#[tokio::test]
+async fn hand_outs_that_no_worker_acknowledges_are_bounded() {
+    let test = TestApp::start().await;
+    let job = test.submit().await;
+    for _ in 0..10 {
+        let held = Worker::new(&test.dispatcher).claim().await;
+        assert_eq!(held.assignment.lease.attempt, 1, "none counts");
+        let silent = "update executions set claimed_at = now() - interval '1 hour' where id = $1";
+        let silent = sqlx::query(silent).bind(held.id());
+        silent.execute(test.db()).await.unwrap();
+        sweep_now(&test).await;
+    }
+    let end = end_of(&test, &job).await;
+    assert_eq!(end, ("error".into(), "worker_lost".into()));
+}
+
+#[tokio::test]
+async fn a_cancelled_execution_whose_worker_lives_may_finish_its_work() {
+    let test = TestApp::start().await;
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        jobs.push((
+            test.submit().await,
+            Worker::new(&test.dispatcher).run().await,
+        ));
+    }
+    for (job, _) in &jobs {
+        assert_eq!(test.cancel(job).await, 202);
+    }
+    let age = async |minutes: f64| {
+        let aged = "update executions set cancel_requested_at = now() - $1 * interval '1 minute'";
+        let aged = sqlx::query(aged).bind(minutes);
+        aged.execute(test.db()).await.unwrap();
+    };
+    age(2.0).await;
+    assert_eq!(sweep_now(&test).await, 0);
+    let (job, held) = &jobs[0];
+    let archive = held.upload(b"archive").await;
+    let report = json!({"outcome": "cancelled", "lastN": 0, "archive": archive});
+    assert_eq!(held.try_complete(&report).await.0, 200);
+    assert_eq!(test.state_of(job).await, "cancelled");
+    age(6.0).await;
+    assert_eq!(sweep_now(&test).await, 1, "not for ever");
+    assert_eq!(test.state_of(&jobs[1].0).await, "cancelled");
+}

@@ -54,16 +54,29 @@ pub(super) async fn grant(
     let key = key_of(&held);
     let earlier_id = earlier.and_then(|upload| upload.upload_id);
     let is_single = request.size.is_some_and(|size| size <= PART_SIZE);
-    let upload_id = match earlier_id {
+    let wanted = match &earlier_id {
         _ if is_single => None,
-        Some(id) => Some(id),
+        Some(id) => Some(id.clone()),
         None => Some(app.blobs.begin_parts(&key).await.map_err(no_storage)?),
     };
     let mut db = app.db.acquire().await?;
     let session = held.log.session;
-    let granted = uploads::grant(&mut db, &key, id, session, upload_id.as_deref()).await?;
+    let granted = uploads::grant(&mut db, &key, id, session, wanted.as_deref()).await?;
     drop(db);
-    if !granted {
+    let upload_id = granted.as_ref().and_then(|upload| upload.upload_id.clone());
+    // Another call was first, or the archive now goes in one request.
+    for unused in [earlier_id, wanted].into_iter().flatten() {
+        if upload_id.as_ref() != Some(&unused)
+            && let Err(error) = app.blobs.abort_parts(&key, &unused).await
+        {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                key,
+                "unused upload not aborted"
+            );
+        }
+    }
+    if granted.is_none() {
         let cause = anyhow::anyhow!("upload {key} is being given up");
         return Err(ApiError::unavailable("try again in a moment", cause));
     }

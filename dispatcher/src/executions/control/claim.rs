@@ -6,6 +6,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -14,8 +15,10 @@ use clawlink_shared::control::{
     ArchiveSource, Assignment, ClaimRequest, CommitAuthor, Credentials, ExecutionRef, Lease,
     Limits, MAX_WAIT_SECONDS, SessionRef,
 };
+use clawlink_shared::execution::Spec;
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use rand::RngExt;
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::protocol::Protocol;
@@ -39,6 +42,9 @@ const PROPOSALS: i64 = 16;
 /// Bounds of what a worker says about itself.
 const MAX_NAME: usize = 128;
 const MAX_ROOT: usize = 4096;
+const MAX_VALUE: usize = 1024;
+const MAX_AGENTS: usize = 64;
+const MAX_LABELS: usize = 64;
 
 /// Waits for work and hands it out.
 pub(super) async fn claim(
@@ -52,7 +58,7 @@ pub(super) async fn claim(
     }
     let wait = Duration::from_secs(request.wait_seconds.min(MAX_WAIT_SECONDS));
     let deadline = Instant::now() + wait;
-    let waiting = Waiting::enter(&app.bus, &request.worker_id, &kinds, wait).await;
+    let waiting = Waiting::enter(&app, &request.worker_id, &kinds, wait).await;
     loop {
         // Registered before looking, so that no wake-up falls between.
         let mut woken = pin!(app.bus.work_for(&kinds));
@@ -86,6 +92,21 @@ fn validate(request: &ClaimRequest) -> ApiResult<Vec<AgentKind>> {
     if !is_name(&request.root, MAX_ROOT) {
         return Err(ApiError::invalid("root must have 1 to 4096 characters"));
     }
+    if request.host.len() > MAX_VALUE || request.version.len() > MAX_VALUE {
+        return Err(ApiError::invalid(
+            "host and version may have 1024 characters",
+        ));
+    }
+    let is_label =
+        |(name, value): (&String, &String)| is_name(name, MAX_NAME) && value.len() <= MAX_VALUE;
+    if request.labels.len() > MAX_LABELS || !request.labels.iter().all(is_label) {
+        return Err(ApiError::invalid(
+            "there may be 64 labels, with names of 1 to 128 and values of at most 1024 characters",
+        ));
+    }
+    if request.agents.len() > MAX_AGENTS {
+        return Err(ApiError::invalid("agents may have 64 entries"));
+    }
     let mut kinds: Vec<AgentKind> = request.agents.iter().map(|offer| offer.kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
@@ -95,7 +116,8 @@ fn validate(request: &ClaimRequest) -> ApiResult<Vec<AgentKind>> {
     Ok(kinds)
 }
 
-/// The assignment of an earlier call with this claim id, whose answer was lost.
+/// What this claim id holds: given in an earlier call whose answer was lost, or confirmed just
+/// now. One whose assignment can never be made is ended instead.
 async fn repeated(app: &App, request: &ClaimRequest) -> ApiResult<Option<Assignment>> {
     let mut db = app.db.acquire().await?;
     let held = assignment::by_claim(&mut db, request.claim_id).await?;
@@ -105,7 +127,17 @@ async fn repeated(app: &App, request: &ClaimRequest) -> ApiResult<Option<Assignm
     if held.lease_hash != hash_token(token.expose()) {
         return Ok(None);
     }
-    Ok(Some(build(app, request, held).await?))
+    let (spec, credentials) = match content(app, &held) {
+        Ok(content) => content,
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::error!(error, execution = %held.execution, "assignment cannot be made");
+            sweep::end_broken(app, held.execution, request.claim_id).await?;
+            return Ok(None);
+        }
+    };
+    let assignment = build(app, request, held, spec, credentials).await?;
+    Ok(Some(assignment))
 }
 
 /// Looks for work in a task of its own: a worker that goes away in the middle of it must not
@@ -116,7 +148,8 @@ async fn shielded(
     kinds: &[AgentKind],
 ) -> ApiResult<Option<Assignment>> {
     let (app, request, kinds) = (app.clone(), request.clone(), kinds.to_vec());
-    let looking = tokio::spawn(async move { look(&app, &request, &kinds).await });
+    let tracker = app.shutdown.tracker().clone();
+    let looking = tracker.spawn(async move { look(&app, &request, &kinds).await });
     looking
         .await
         .map_err(|error| anyhow::anyhow!("claim ended badly: {error}"))?
@@ -145,7 +178,10 @@ async fn look(
                 let agent = entry.agent.as_str();
                 metrics::counter!("clawlink_executions_claimed_total", "agent" => agent)
                     .increment(1);
-                return repeated_or_given_back(app, request, entry.execution).await;
+                let built = repeated_or_given_back(app, request, entry.execution).await?;
+                if built.is_some() {
+                    return Ok(built);
+                }
             }
             Ok(Err(Refusal::Gone)) => {
                 metrics::counter!("clawlink_pops_refused_total").increment(1);
@@ -174,7 +210,12 @@ async fn look_in_postgres(
     drop(db);
     for (execution, workspace) in proposals {
         match try_confirm(app, request, execution, workspace).await? {
-            Ok(()) => return repeated_or_given_back(app, request, execution).await,
+            Ok(()) => {
+                let built = repeated_or_given_back(app, request, execution).await?;
+                if built.is_some() {
+                    return Ok(built);
+                }
+            }
             Err(Refusal::Gone | Refusal::AtCap) => {}
             Err(Refusal::ClaimUsed) => return repeated(app, request).await,
         }
@@ -249,21 +290,35 @@ async fn put_back(app: &App, execution: ExecutionId) {
     }
 }
 
-async fn build(app: &App, request: &ClaimRequest, held: Held) -> ApiResult<Assignment> {
+/// What was stored with the request. An error will come again: another secret key, or a version
+/// that wrote something else.
+fn content(app: &App, held: &Held) -> anyhow::Result<(Spec, Credentials)> {
+    let spec = Spec::deserialize(&held.spec).context("read stored request")?;
     let credentials = match &held.sealed {
         Some(sealed) => {
-            let open = app.keys.open(held.uuid.as_bytes(), sealed);
-            let open = open.map_err(anyhow::Error::from)?;
-            serde_json::from_slice(&open).map_err(anyhow::Error::from)?
+            let open = app.keys.open(held.uuid.as_bytes(), sealed)?;
+            // Without the cause, which may quote what it could not read.
+            let read = serde_json::from_slice(&open).ok();
+            read.context("read stored credentials")?
         }
         None => Credentials::default(),
     };
+    Ok((spec, credentials))
+}
+
+async fn build(
+    app: &App,
+    request: &ClaimRequest,
+    held: Held,
+    spec: Spec,
+    credentials: Credentials,
+) -> ApiResult<Assignment> {
     let archive = match &held.archive {
         Some(archive) => Some(source(app, archive).await?),
         None => None,
     };
     let tuning = &app.tuning;
-    let timeout = held.spec.options.timeout_seconds;
+    let timeout = spec.options.timeout_seconds;
     Ok(Assignment {
         execution: ExecutionRef {
             id: held.execution,
@@ -274,7 +329,7 @@ async fn build(app: &App, request: &ClaimRequest, held: Held) -> ApiResult<Assig
             expires_in_ms: tuning.lease.as_millis() as u64,
             attempt: u32::try_from(held.attempt).unwrap_or(1),
         },
-        request: held.spec,
+        request: spec,
         credentials,
         session: SessionRef {
             id: held.session,

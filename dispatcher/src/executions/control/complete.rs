@@ -38,24 +38,26 @@ pub(super) async fn complete(
     Extension(LeaseHash(hash)): Extension<LeaseHash>,
     Json(report): Json<Complete>,
 ) -> ApiResult<axum::Json<serde_json::Value>> {
-    // Before the transaction: none is open across a call to S3.
+    // Before the transaction, since none is open across a call to S3; but only for the object
+    // of a current lease.
     let archive_is_there = match &report.archive {
-        Some(archive) => is_there(&app, archive).await?,
+        Some(archive) => {
+            let mut db = app.db.acquire().await?;
+            let held = locked::lock(&mut db, id, Some(&hash), None).await?;
+            drop(db);
+            let held = held.ok_or_else(lease_lost)?;
+            if is_recorded(&held)? {
+                return Ok(done());
+            }
+            archive.key == key_of(&held) && is_there(&app, archive).await?
+        }
         None => true,
     };
     let mut tx = app.db.begin().await?;
     let held = locked::lock(&mut tx, id, Some(&hash), None).await?;
     let mut held = held.ok_or_else(lease_lost)?;
-    if held.state.is_terminal() {
-        let since = held.ended_at.map(|ended| held.now - ended);
-        return if since.is_some_and(|since| since < REPEATABLE) {
-            Ok(done())
-        } else {
-            Err(lease_lost())
-        };
-    }
-    if held.acked_at.is_none() {
-        return Err(not_acknowledged());
+    if is_recorded(&held)? {
+        return Ok(done());
     }
     if held.last_n < i64::try_from(report.last_n).unwrap_or(i64::MAX) {
         return Err(ApiError::events_missing(held.last_n as u64));
@@ -72,9 +74,7 @@ pub(super) async fn complete(
         ));
     }
     if let Some(archive) = &report.archive {
-        let accepted = archive_is_there
-            && archive.key == key_of(&held)
-            && finish::accept_archive(&mut tx, &held, archive).await?;
+        let accepted = archive_is_there && finish::accept_archive(&mut tx, &held, archive).await?;
         if !accepted {
             return Err(ApiError::conflict(
                 ARCHIVE_MISSING,
@@ -102,6 +102,22 @@ pub(super) async fn complete(
     let state = end.state().as_str();
     metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
     Ok(done())
+}
+
+/// Whether an end was recorded under this lease before; an error if it may not report one.
+fn is_recorded(held: &Locked) -> ApiResult<bool> {
+    if held.state.is_terminal() {
+        let since = held.ended_at.map(|ended| held.now - ended);
+        return if since.is_some_and(|since| since < REPEATABLE) {
+            Ok(true)
+        } else {
+            Err(lease_lost())
+        };
+    }
+    if held.acked_at.is_none() {
+        return Err(not_acknowledged());
+    }
+    Ok(false)
 }
 
 async fn is_there(app: &App, archive: &ArchiveDone) -> ApiResult<bool> {

@@ -52,7 +52,8 @@ async fn renew(
     drop(db);
     let worker = worker.ok_or_else(lease_lost)?;
     let bus = app.bus.clone();
-    tokio::spawn(async move { presence::busy(&bus, &worker).await });
+    let tracker = app.shutdown.tracker();
+    tracker.spawn(async move { presence::busy(&bus, &worker).await });
     Ok(axum::Json(renewed(app)))
 }
 

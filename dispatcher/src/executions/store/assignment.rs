@@ -1,6 +1,5 @@
 //! What a lease holder is given.
 
-use clawlink_shared::execution::Spec;
 use clawlink_shared::id::{ClaimId, ExecutionId, SessionId};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -16,8 +15,8 @@ pub(crate) struct Held {
     pub(crate) attempt: i32,
     /// The stored lease.
     pub(crate) lease_hash: Vec<u8>,
-    /// What to run.
-    pub(crate) spec: Spec,
+    /// What to run: a `Spec`, unless it was written by a version that is too different.
+    pub(crate) spec: serde_json::Value,
     /// The request's credentials, sealed.
     pub(crate) sealed: Option<Vec<u8>>,
     /// Its session.
@@ -70,7 +69,7 @@ pub(crate) async fn by_claim(
         uuid: row.uuid,
         attempt: row.attempt,
         lease_hash: row.lease_hash.unwrap_or_default(),
-        spec: serde_json::from_value(row.spec)?,
+        spec: row.spec,
         sealed: row.sealed,
         session: SessionId(row.session_id),
         turn: row.turn,

@@ -57,7 +57,7 @@ pub(crate) struct Work {
 
 /// Ends a locked execution whose state may become `end`. Its credentials go, its session and
 /// workspace move on. The lease stays known if the worker itself reported, so that it may
-/// repeat that; otherwise it is lost. The caller commits, then publishes and pokes both lanes of
+/// repeat that; otherwise it is lost, and its claim may hold another one. The caller commits, then publishes and pokes both lanes of
 /// the outbox.
 pub(crate) async fn end(
     db: &mut PgConnection,
@@ -81,7 +81,8 @@ pub(crate) async fn end(
     let ended = sqlx::query!(
         "with gone as (delete from credentials where execution_id = $1)
          update executions set state = $3, ended_at = now(), wait_reason = null,
-            lease_hash = case when $4 then lease_hash end, lease_expires_at = null,
+            lease_hash = case when $4 then lease_hash end,
+            claim_id = case when $4 then claim_id end, lease_expires_at = null,
             result = $5, usage = $6, error_code = $7, error_message = $8,
             branch = $9, commit_hash = $10
          where id = $1 and state = $2",

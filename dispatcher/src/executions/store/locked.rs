@@ -23,6 +23,8 @@ pub(crate) struct Locked {
     pub(crate) attempt: i32,
     /// The last contiguous event number of this attempt.
     pub(crate) last_n: i64,
+    /// Hand-outs so far that no worker acknowledged.
+    pub(crate) unacknowledged: i32,
     /// The current claim.
     pub(crate) claim: Option<ClaimId>,
     /// Who holds it.
@@ -67,7 +69,7 @@ pub(crate) async fn lock(
     workspace: Option<WorkspaceId>,
 ) -> anyhow::Result<Option<Locked>> {
     let row = sqlx::query!(
-        "select session_id, workspace_id, state, turn, attempt, last_seq, last_n,
+        "select session_id, workspace_id, state, turn, attempt, last_seq, last_n, unacknowledged,
             claim_id, worker_id, worker_root, claimed_at, acked_at, lease_expires_at,
             cancel_requested_at, cancel_reason, cancelled_by, on_worker_lost,
             resumed_after_loss, ended_at, clock_timestamp() as \"now!\"
@@ -93,6 +95,7 @@ pub(crate) async fn lock(
         turn: row.turn,
         attempt: row.attempt,
         last_n: row.last_n,
+        unacknowledged: row.unacknowledged,
         claim: row.claim_id.map(ClaimId),
         worker: row.worker_id,
         worker_root: row.worker_root,

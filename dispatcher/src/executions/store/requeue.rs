@@ -41,6 +41,8 @@ pub(crate) async fn overdue(
 pub(crate) enum Because {
     /// The worker never acknowledged: the attempt does not count.
     Unacknowledged,
+    /// Its assignment could not be made for now: nobody was given it, so nothing counts.
+    NotHandedOut,
     /// The worker vanished before the agent was started.
     LostEarly,
     /// The worker vanished while the agent ran, and the request allows one more run.
@@ -55,19 +57,21 @@ pub(crate) async fn requeue(
     because: Because,
 ) -> anyhow::Result<Appended> {
     let attempt = match because {
-        Because::Unacknowledged => held.attempt - 1,
+        Because::Unacknowledged | Because::NotHandedOut => held.attempt - 1,
         Because::LostEarly | Because::Resume => held.attempt,
     };
     let requeued = sqlx::query!(
         "update executions set state = 'pending', attempt = $3, lease_hash = null,
             lease_expires_at = null, claim_id = null, acked_at = null, worker_id = null,
             worker_root = null, last_n = 0, queued_at = now(), wait_reason = null,
-            resumed_after_loss = resumed_after_loss or $4
+            resumed_after_loss = resumed_after_loss or $4,
+            unacknowledged = unacknowledged + case when $5 then 1 else 0 end
          where id = $1 and state = $2",
         held.log.execution.0,
         held.state.as_str(),
         attempt,
         because == Because::Resume,
+        because == Because::Unacknowledged,
     )
     .execute(&mut *db)
     .await?;

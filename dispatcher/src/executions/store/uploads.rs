@@ -33,29 +33,33 @@ pub(crate) async fn find(
     Ok(upload)
 }
 
-/// Notes a grant; an earlier one of the same key is replaced, and its upload id returned so
-/// that it can be aborted. One that is being given up answers an error: try again later.
+/// Notes a grant and answers what holds now. An upload in parts that an overlapping call noted
+/// first is kept, so that the URLs of both answers stay good; the caller aborts its own. A single
+/// upload replaces one in parts. `None`: the key is being given up, try again later.
 pub(crate) async fn grant(
     db: &mut PgConnection,
     key: &str,
     execution: ExecutionId,
     session: SessionId,
     upload_id: Option<&str>,
-) -> anyhow::Result<bool> {
-    let granted = sqlx::query!(
+) -> anyhow::Result<Option<Upload>> {
+    let granted = sqlx::query_as!(
+        Upload,
         "insert into uploads (key, execution_id, session_id, upload_id)
          values ($1, $2, $3, $4)
          on conflict (key) do update
-            set upload_id = excluded.upload_id, granted_at = now()
-            where not uploads.is_abandoned",
+            set granted_at = now(), upload_id = case when excluded.upload_id is not null
+                then coalesce(uploads.upload_id, excluded.upload_id) end
+            where not uploads.is_abandoned
+         returning upload_id",
         key,
         execution.0,
         session.0,
         upload_id,
     )
-    .execute(db)
+    .fetch_optional(db)
     .await?;
-    Ok(granted.rows_affected() == 1)
+    Ok(granted)
 }
 
 /// The parts were joined: nothing is left to abort.
