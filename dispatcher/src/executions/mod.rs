@@ -22,6 +22,7 @@ use clawlink_shared::execution::State;
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::Serialize;
 pub use store::events::timestamp;
+use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::ApiResult;
@@ -56,6 +57,7 @@ async fn watch_loop(app: App) {
             wait::record_reasons(&app).await?;
             count(&app).await
         };
+        let round = round.instrument(tracing::debug_span!("watch"));
         if let Err(error) = round.await {
             tracing::warn!(error = format!("{error:#}"), "watch round failed");
         }
@@ -68,7 +70,8 @@ async fn watch_loop(app: App) {
 
 async fn clean_loop(app: App) {
     loop {
-        if let Err(error) = archive::clean(&app).await {
+        let cleaning = archive::clean(&app).instrument(tracing::debug_span!("clean"));
+        if let Err(error) = cleaning.await {
             tracing::warn!(error = format!("{error:#}"), "cleaning failed");
         }
         tokio::select! {
