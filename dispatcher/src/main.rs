@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clawlink::app::App;
 use clawlink::auth::principal::KeyRole;
 use clawlink::bench::args::BenchArgs;
@@ -49,6 +49,8 @@ enum Command {
     Migrate {
         #[command(flatten)]
         settings: Settings,
+        #[command(flatten)]
+        of: Installation,
     },
     /// Runs a command with a private Postgres, Redis and S3; for tests and development.
     Services {
@@ -81,6 +83,8 @@ enum Admin {
     CreateKey {
         #[command(flatten)]
         settings: Settings,
+        #[command(flatten)]
+        of: Installation,
         /// The workspace's slug; made if it does not exist.
         #[arg(long, default_value = "default")]
         workspace: String,
@@ -91,6 +95,30 @@ enum Admin {
         #[arg(long, value_enum, default_value = "developer")]
         role: KeyRole,
     },
+}
+
+/// Where the database is, if not in `DATABASE_URL`.
+#[derive(Args)]
+struct Installation {
+    /// The data directory of `clawlink up`, whose Postgres is used; it must be running.
+    #[arg(long, env = "CLAWLINK_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Installation {
+    async fn connect(&self, settings: &Settings) -> anyhow::Result<sqlx::PgPool> {
+        let of_up = match (&settings.database_url, &self.data_dir) {
+            (None, Some(dir)) => bench::args::database_url(dir)?,
+            _ => None,
+        };
+        let url = match &of_up {
+            Some(url) => url,
+            None => Settings::required(&settings.database_url, "DATABASE_URL")?,
+        };
+        sqlx::PgPool::connect(url.expose())
+            .await
+            .context("connect to Postgres")
+    }
 }
 
 fn main() -> ExitCode {
@@ -112,8 +140,12 @@ fn run() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let mut cli =
+        Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     telemetry::init(&cli.log);
+    if let Command::Up { up, .. } = &mut cli.command {
+        up.for_workers.log.clone_from(&cli.log.log);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -147,11 +179,8 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             tracing::info!(address = %listener.local_addr()?, "listening");
             serve::serve(app, listener).await?;
         }
-        Command::Migrate { settings } => {
-            let url = Settings::required(&settings.database_url, "DATABASE_URL")?;
-            let db = sqlx::PgPool::connect(url.expose())
-                .await
-                .context("connect to Postgres")?;
+        Command::Migrate { settings, of } => {
+            let db = of.connect(&settings).await?;
             MIGRATOR.run(&db).await.context("apply migrations")?;
         }
         Command::Bench { args } => {
@@ -167,15 +196,13 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             task:
                 Admin::CreateKey {
                     settings,
+                    of,
                     workspace,
                     name,
                     role,
                 },
         } => {
-            let url = Settings::required(&settings.database_url, "DATABASE_URL")?;
-            let db = sqlx::PgPool::connect(url.expose())
-                .await
-                .context("connect to Postgres")?;
+            let db = of.connect(&settings).await?;
             let mut transaction = db.begin().await?;
             let tuning = &settings.tuning;
             let workspace = workspaces::ensure(

@@ -122,12 +122,8 @@ impl BenchArgs {
         if self.pool_token.is_none() {
             self.pool_token = Some(Secret::new(read("secrets/pool-token")?));
         }
-        // A part that was configured has no port of its own here.
-        if self.database_url.is_none() && dir.join("ports/postgres").exists() {
-            let (password, port) = (read("secrets/postgres-password")?, read("ports/postgres")?);
-            self.database_url = Some(Secret::new(format!(
-                "postgres://clawlink:{password}@127.0.0.1:{port}/clawlink"
-            )));
+        if self.database_url.is_none() {
+            self.database_url = database_url(&dir)?;
         }
         if self.redis_url.is_none() && dir.join("ports/redis").exists() {
             let (password, port) = (read("secrets/redis-password")?, read("ports/redis")?);
@@ -143,6 +139,21 @@ impl BenchArgs {
     pub fn wants(&self, measure: Measure) -> bool {
         self.only.is_empty() || self.only.contains(&measure)
     }
+}
+
+/// The private Postgres of a data directory of `clawlink up`; `None` where one was configured:
+/// such a part has no port of its own.
+pub fn database_url(data_dir: &Path) -> Result<Option<Secret>> {
+    if !data_dir.join("ports/postgres").exists() {
+        return Ok(None);
+    }
+    let (password, port) = (
+        read(data_dir, "secrets/postgres-password")?,
+        read(data_dir, "ports/postgres")?,
+    );
+    Ok(Some(Secret::new(format!(
+        "postgres://clawlink:{password}@127.0.0.1:{port}/clawlink"
+    ))))
 }
 
 fn read(dir: &Path, name: &str) -> Result<String> {

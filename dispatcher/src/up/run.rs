@@ -158,6 +158,7 @@ fn worker_options(
             up.worker_drain_seconds.to_string(),
         ),
     ];
+    env.extend(up.for_workers.variables()?);
     if user != Identity::current() {
         // Ours is closed to that user, and programs complain about a home they cannot read.
         env.push(("HOME".to_owned(), text(&spool)?));
