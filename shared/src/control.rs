@@ -51,6 +51,11 @@ pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// Largest single event line, in bytes; longer payloads are cut by the worker and say so.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
+/// Size of each part of an archive but the last, in bytes; archives up to it are uploaded in
+/// one request. Workers hold a few parts in memory. With S3's 10,000 parts an archive may have
+/// 78 GiB.
+pub const ARCHIVE_PART_BYTES: u64 = 8 * 1024 * 1024;
+
 /// `POST /worker/claim`, with the pool token. Answer: [`Assignment`], or 204 when nothing came.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

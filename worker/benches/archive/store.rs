@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path as Name, State};
 use axum::routing::put;
 use clawlink_shared::control::{
-    ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, Failure, PartUrl, PartUrls,
-    PartsRequest,
+    ARCHIVE_PART_BYTES, ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, Failure,
+    PartUrl, PartUrls, PartsRequest,
 };
 use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::secret::Secret;
@@ -17,8 +17,6 @@ use clawlink_worker::persist::ArchiveApi;
 use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Bytes of a part, as the dispatcher grants them.
-const PART: u64 = 8 * 1024 * 1024;
 /// Bytes read from a file at a time.
 const CHUNK: usize = 256 * 1024;
 
@@ -70,7 +68,7 @@ impl ArchiveApi for Api {
         Ok(ArchiveGrant {
             key: "archive".to_owned(),
             url: request.size.map(|_| self.whole()),
-            part_size: PART,
+            part_size: ARCHIVE_PART_BYTES,
             parts: Vec::new(),
         })
     }

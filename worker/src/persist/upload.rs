@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use clawlink_shared::control::{
-    ArchiveFinish, ArchiveGrant, ArchiveRequest, Failure, PartDone, PartUrl, PartsRequest,
+    ARCHIVE_PART_BYTES, ArchiveFinish, ArchiveGrant, ArchiveRequest, Failure, PartDone, PartUrl,
+    PartsRequest,
 };
 use clawlink_shared::secret::Secret;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -20,7 +21,7 @@ use super::chunks::Chunk;
 use super::{ArchiveApi, MAX_TRIES, Storage, storage_error};
 
 /// Largest archive that is sent as one object, in bytes.
-const MAX_SINGLE_BYTES: usize = 8 * 1024 * 1024;
+const MAX_SINGLE_BYTES: usize = ARCHIVE_PART_BYTES as usize;
 
 /// Sizes of a part that S3 takes and memory allows, in bytes; parts in flight are in memory.
 const PART_BYTES: std::ops::RangeInclusive<u64> = 5 * 1024 * 1024..=16 * 1024 * 1024;

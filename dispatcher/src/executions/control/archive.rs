@@ -6,7 +6,8 @@
 use axum::Extension;
 use axum::extract::State;
 use clawlink_shared::control::{
-    ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, PartUrls, PartsRequest,
+    ARCHIVE_PART_BYTES, ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, PartUrls,
+    PartsRequest,
 };
 use clawlink_shared::id::ExecutionId;
 use serde_json::json;
@@ -22,9 +23,8 @@ use crate::executions::store::locked::{self, Locked};
 use crate::executions::store::uploads::{self, Upload};
 use crate::http::extract::{Json, Path};
 
-/// Size of each part but the last; archives up to it are uploaded in one request. With S3's
-/// 10,000 parts an archive may have 312 GiB.
-pub(in crate::executions) const PART_SIZE: u64 = 32 * 1024 * 1024;
+/// Size of each part but the last.
+pub(in crate::executions) const PART_SIZE: u64 = ARCHIVE_PART_BYTES;
 /// Part URLs in a first grant.
 const FIRST_PARTS: u32 = 8;
 /// Part URLs in one answer.

@@ -66,6 +66,18 @@ async fn the_working_tree_is_as_it_was_without_ignored_files() {
 }
 
 #[tokio::test]
+async fn a_session_of_many_parts_comes_back_whole() {
+    let world = World::start().await;
+    let script = "head -c 25000000 /dev/urandom > noise; sha256sum noise";
+    let request = json!({"codingAssistantProvider": "shell", "userRequest": script});
+    let (submitted, events) = world.run(request).await;
+    let sum = said(&events)[0].to_owned();
+    let second = json!({"websiteSessionId": submitted.session, "userRequest": "sha256sum noise"});
+    let (_, events) = world.run(second).await;
+    assert_eq!(said(&events), [sum]);
+}
+
+#[tokio::test]
 async fn credentials_are_not_inherited() {
     let world = World::start().await;
     world.git.create_repo("app", &[("a", "1\n")]).await.unwrap();
