@@ -4,6 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Variables that tell the vendors' programs where their models are. Agents get them as they
+/// are set on the worker; none is a secret.
+pub const VENDOR_ADDRESSES: [&str; 7] = [
+    "ANTHROPIC_BASE_URL",
+    "OPENAI_BASE_URL",
+    "GOOGLE_GEMINI_BASE_URL",
+    "GOOGLE_VERTEX_BASE_URL",
+    "AUGMENT_API_URL",
+    "OPENROUTER_BASE_URL",
+    "OLLAMA_HOST",
+];
+
 /// A runnable kind of agent. The wire form is the lower-case name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

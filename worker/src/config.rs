@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clawlink_shared::agent::VENDOR_ADDRESSES;
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::{self, Fallbacks, process_environment as variable};
 use clawlink_shared::telemetry::LogArgs;
@@ -136,17 +137,6 @@ pub struct WorkArgs {
 /// Older names of settings, used when the newer ones are not set.
 const OLD_NAMES: [(&str, &str); 1] = [("WORKSPACE_DIR", "CLAWLINK_WORKSPACE_DIR")];
 
-/// Variables of the vendors that agents get as they are set on the worker.
-const PASSED_TO_AGENTS: [&str; 7] = [
-    "ANTHROPIC_BASE_URL",
-    "OPENAI_BASE_URL",
-    "GOOGLE_GEMINI_BASE_URL",
-    "GOOGLE_VERTEX_BASE_URL",
-    "AUGMENT_API_URL",
-    "OPENROUTER_BASE_URL",
-    "OLLAMA_HOST",
-];
-
 /// Reads flags, environment and `NAME_FILE` files; exits with clap's own message on misuse.
 ///
 /// # Errors
@@ -165,7 +155,7 @@ pub fn parse() -> anyhow::Result<Cli> {
 
 /// The vendors' variables that are set.
 pub fn passed_to_agents() -> BTreeMap<String, String> {
-    PASSED_TO_AGENTS
+    VENDOR_ADDRESSES
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
         .collect()

@@ -10,6 +10,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clawlink_shared::agent::VENDOR_ADDRESSES;
+use clawlink_shared::settings::process_environment;
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Child;
@@ -31,24 +33,19 @@ const ASK_POLL: Duration = Duration::from_millis(20);
 /// A longer line of a worker's log is cut into lines of this length.
 const LOG_LINE_BYTES: u64 = 64 << 10;
 
-/// Settings of ours that a worker must not see, whatever it inherits. Each also as `NAME_FILE`.
-const NOT_FOR_WORKERS: [&str; 16] = [
-    "DATABASE_URL",
-    "REDIS_URL",
-    "S3_ENDPOINT",
-    "S3_PUBLIC_ENDPOINT",
-    "S3_BUCKET",
-    "S3_ACCESS_KEY",
-    "S3_SECRET_KEY",
-    "MINIO_ENDPOINT",
-    "MINIO_ACCESS_KEY",
-    "MINIO_SECRET_KEY",
-    "MINIO_ROOT_USER",
-    "MINIO_ROOT_PASSWORD",
-    "CLAWLINK_SECRET_KEY",
-    "CLAWLINK_DEFAULT_AGENT_CREDENTIAL",
-    "CODING_ASSISTANT_AUTHENTICATION",
-    "GITHUB_ACCESS_TOKEN",
+/// What workers inherit, beside the vendors' addresses; everything else may be a secret.
+const INHERITED: [&str; 11] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "RUST_BACKTRACE",
+    "CLAWLINK_LOG",
+    "CLAWLINK_LOG_FORMAT",
 ];
 
 /// What the pool starts.
@@ -58,7 +55,7 @@ pub struct WorkerOptions {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Its settings, beside what it inherits.
+    /// Its settings, beside the little that it inherits.
     pub env: Vec<(String, String)>,
     /// How many run at a time.
     pub count: usize,
@@ -165,8 +162,9 @@ impl Slot {
             .isolation
             .command(&Identity::worker(), &self.options.program);
         command.args(&self.options.args);
-        for name in NOT_FOR_WORKERS {
-            command.env_remove(name).env_remove(format!("{name}_FILE"));
+        command.env_clear();
+        for name in INHERITED.iter().chain(&VENDOR_ADDRESSES) {
+            command.envs(process_environment(name).map(|value| (name, value)));
         }
         command.envs(self.options.env.iter().map(|(name, value)| (name, value)));
         if let Some((name, value)) = self.marker.split_once('=') {

@@ -110,3 +110,24 @@ async fn what_old_systems_answered_late_is_refused_at_once() {
     assert_eq!(status, 400);
     assert_eq!(problem["field"], "codingAssistantAuthentication");
 }
+
+#[tokio::test]
+async fn every_route_stands_in_the_documentation() {
+    let test = TestApp::start().await;
+    let (_, routes) = clawlink::http::service(test.app());
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../API.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let is_named = |line: &str| {
+        text.match_indices(line).any(|(at, _)| {
+            let next = text[at + line.len()..].chars().next();
+            next.is_none_or(|next| !next.is_alphanumeric() && !"/{_-".contains(next))
+        })
+    };
+    let missing: Vec<String> = routes
+        .iter()
+        .map(|route| format!("{} {}", route.method, route.path))
+        .filter(|line| !is_named(line))
+        .collect();
+    assert!(!routes.is_empty());
+    assert!(missing.is_empty(), "API.md does not name {missing:?}");
+}

@@ -23,7 +23,7 @@ trap 'exit 0' TERM
 for path in "$PROBE"/{api-key,secrets/pool-token,postgres,redis,s3/clawlink}; do
   [[ -r $path ]] && echo "can read $path"
 done
-[[ -n $DATABASE_URL$REDIS_URL$S3_SECRET_KEY ]] && echo "has credentials"
+[[ -n $DATABASE_URL$REDIS_URL$S3_SECRET_KEY$PGPASSWORD ]] && echo "has credentials"
 echo "worker pid $$ uid $UID $1 $CLAWLINK_DISPATCHER_URL"
 read -r line
 "#;
@@ -39,7 +39,8 @@ fn command(data_dir: &Path) -> Command {
     let mut command = Command::new(CLAWLINK);
     let worker = data_dir.parent().expect("a parent").join("worker.sh");
     if !worker.exists() {
-        std::fs::write(&worker, WORKER).expect("write script");
+        let probe = data_dir.to_str().expect("a path in UTF-8");
+        std::fs::write(&worker, WORKER.replace("$PROBE", probe)).expect("write script");
         open_to_all(&worker);
     }
     command
@@ -49,7 +50,7 @@ fn command(data_dir: &Path) -> Command {
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
         .env("CLAWLINK_WORKER_BIN", worker)
-        .env("PROBE", data_dir)
+        .env("PGPASSWORD", "not for workers")
         .args([
             "up",
             "--listen",
