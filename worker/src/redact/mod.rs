@@ -30,22 +30,31 @@ pub const MASK: &str = "***";
 /// Parts of a variable's name that promise a secret.
 const SECRET_NAMES: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL"];
 
-/// Values of variables are secrets from this length on, whatever the name says.
+/// Values of variables that look like tokens are secrets from this length on, whatever the name
+/// says.
 const MIN_UNNAMED_BYTES: usize = 16;
 
 /// The values of a request's environment that are looked for: those whose variable's name
-/// promises a secret, in any case of letters, and every value of at least
-/// [`MIN_UNNAMED_BYTES`]. A short value of an ordinary name, such as `production`, would only
-/// blank ordinary words.
+/// promises a secret, in any case of letters, and every value that looks like a token. Words,
+/// addresses and paths of an ordinary name are none: masking `production` or a URL would only
+/// blank ordinary text, and stop pushes that hold it.
 pub fn secrets_of(env: &BTreeMap<String, Secret>) -> impl Iterator<Item = &Secret> {
     let is_secret = |name: &str, value: &Secret| {
         let name = name.to_ascii_uppercase();
-        value.expose().len() >= MIN_UNNAMED_BYTES
-            || SECRET_NAMES.iter().any(|part| name.contains(part))
+        looks_like_a_token(value.expose()) || SECRET_NAMES.iter().any(|part| name.contains(part))
     };
     env.iter()
         .filter(move |(name, value)| is_secret(name, value))
         .map(|(_, value)| value)
+}
+
+/// Long, of letters and digits mixed, without what separates words or parts of an address.
+fn looks_like_a_token(value: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_+=".contains(&byte);
+    value.len() >= MIN_UNNAMED_BYTES
+        && value.bytes().all(allowed)
+        && value.bytes().any(|byte| byte.is_ascii_digit())
+        && value.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
 /// Finds secrets; clones share what they know.

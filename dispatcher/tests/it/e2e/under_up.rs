@@ -108,8 +108,12 @@ impl Up {
                 "--data-dir",
             ])
             .arg(dir.path().join("data"))
+            // Only the parts that it starts itself.
             .env_remove("DATABASE_URL")
             .env_remove("REDIS_URL")
+            .env_remove("S3_ENDPOINT")
+            .env_remove("S3_ACCESS_KEY")
+            .env_remove("S3_SECRET_KEY")
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
