@@ -194,13 +194,13 @@ impl Blobs {
         put.e_tag.context("S3 gave no tag for a part")
     }
 
-    /// Joins the parts of an upload.
+    /// Joins the parts of an upload; false if S3 does not take them, or has joined them already.
     pub async fn finish_parts(
         &self,
         key: &str,
         upload_id: &str,
         parts: &[PartDone],
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let parts = parts
             .iter()
             .map(|part| {
@@ -211,7 +211,8 @@ impl Blobs {
                     .build())
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        self.client
+        let joined = self
+            .client
             .complete_multipart_upload()
             .bucket(&self.bucket)
             .key(key)
@@ -222,9 +223,18 @@ impl Blobs {
                     .build(),
             )
             .send()
-            .await
-            .context("finish multipart upload")?;
-        Ok(())
+            .await;
+        match joined {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|answer| answer.status().is_client_error()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error).context("finish multipart upload"),
+        }
     }
 
     /// Gives up a multipart upload; one that is gone already is fine.

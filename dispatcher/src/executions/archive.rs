@@ -113,7 +113,11 @@ async fn write_log(
         put_part(app, key, &mut upload, buffer.freeze()).await?;
     }
     match upload {
-        Some((id, parts)) => app.blobs.finish_parts(key, &id, &parts).await,
+        Some((id, parts)) => {
+            let joined = app.blobs.finish_parts(key, &id, &parts).await?;
+            anyhow::ensure!(joined, "S3 refused the parts of a log");
+            Ok(())
+        }
         None => Ok(()),
     }
 }

@@ -130,6 +130,11 @@ fn no_route_answers_any_body_with_5xx() {
         .filter(|route| route.method == Method::POST && route.path != "/executions/{id}/cancel")
         .collect();
     assert!(posts.len() >= 11, "{posts:?}");
+    // A connection with an unread body may close while the next request is on its way.
+    let http = reqwest::Client::builder()
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap();
     for route in posts {
         let config = ProptestConfig {
             cases: 40,
@@ -144,8 +149,7 @@ fn no_route_answers_any_body_with_5xx() {
         };
         TestRunner::new(config)
             .run(&bodies(route.path), |body| {
-                let request = test
-                    .http
+                let request = http
                     .post(test.url(&path))
                     .bearer_auth(credential)
                     .header("accept", "application/json")

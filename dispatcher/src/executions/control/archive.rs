@@ -6,8 +6,8 @@
 use axum::Extension;
 use axum::extract::State;
 use clawlink_shared::control::{
-    ARCHIVE_PART_BYTES, ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, PartUrls,
-    PartsRequest,
+    ARCHIVE_MISSING, ARCHIVE_PART_BYTES, ArchiveFinish, ArchiveGrant, ArchiveRequest,
+    ArchiveSource, PartUrls, PartsRequest,
 };
 use clawlink_shared::id::ExecutionId;
 use serde_json::json;
@@ -136,16 +136,25 @@ pub(super) async fn finish(
     Extension(LeaseHash(hash)): Extension<LeaseHash>,
     Json(request): Json<ArchiveFinish>,
 ) -> ApiResult<axum::Json<serde_json::Value>> {
+    let numbers = (1..=MAX_PART_NUMBER).take(request.parts.len());
+    if request.parts.is_empty() || !numbers.eq(request.parts.iter().map(|part| part.number)) {
+        return Err(ApiError::invalid(
+            "parts must be numbered from 1, without gaps",
+        ));
+    }
     let (held, upload) = current(&app, id, &hash).await?;
     let upload = upload.ok_or_else(no_upload)?;
     let key = key_of(&held);
     if let Some(upload_id) = upload.upload_id {
         let joined = app.blobs.finish_parts(&key, &upload_id, &request.parts);
-        if let Err(error) = joined.await {
+        if !joined.await.map_err(no_storage)? {
             // An earlier try whose answer was lost has left the object and no upload.
             let size = app.blobs.size(&key).await.map_err(no_storage)?;
             if size.is_none() {
-                return Err(no_storage(error));
+                return Err(ApiError::conflict(
+                    ARCHIVE_MISSING,
+                    "the storage refused these parts; upload them again",
+                ));
             }
         }
         let mut db = app.db.acquire().await?;
