@@ -18,6 +18,7 @@ async fn a_pending_execution_ends_at_once() {
     assert_eq!(end["type"], "cancelled");
     assert!(end["by"].as_str().unwrap().starts_with("key:"));
     assert_eq!(test.cancel(&job).await, 202, "again is fine");
+    test.queued().await;
     assert!(Worker::new(&test.dispatcher).claim_now().await.is_none());
 }
 
@@ -81,10 +82,7 @@ async fn a_cancel_that_nobody_obeys_ends_it_after_its_time() {
 
 #[tokio::test]
 async fn racing_completion_loss_and_claims_it_still_ends_once() {
-    let test = TestApp::start_with(|settings| {
-        settings.tuning.ack = Duration::from_millis(200);
-    })
-    .await;
+    let test = TestApp::start().await;
     let trust = Trust {
         leases: true,
         cancels: true,
@@ -123,6 +121,7 @@ async fn racing_completion_loss_and_claims_it_still_ends_once() {
                 test.becomes(&job, "cancelled").await;
             }
             _ => {
+                test.queued().await;
                 let (claimed, asked) = tokio::join!(worker.claim_now(), test.cancel(&job));
                 assert_eq!(asked, 202);
                 if let Some(held) = claimed {

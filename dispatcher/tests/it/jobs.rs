@@ -44,6 +44,18 @@ impl TestApp {
         }
     }
 
+    /// Waits until all that was submitted is in the ready queue: looking once finds it then.
+    pub(crate) async fn queued(&self) {
+        eventually("the quick effects are performed", || async {
+            let left =
+                sqlx::query_scalar::<_, i64>("select count(*) from outbox where not is_slow")
+                    .fetch_one(self.db())
+                    .await;
+            (left.unwrap() == 0).then_some(())
+        })
+        .await;
+    }
+
     /// A later turn of a session.
     pub(crate) async fn resume(&self, job: &Job) -> Job {
         self.submit_with(json!({"resumeSessionId": job.session}))

@@ -95,10 +95,7 @@ async fn repeating_a_claim_gives_the_same_lease_at_any_dispatcher() {
 
 #[tokio::test]
 async fn an_unacknowledged_claim_is_taken_back_uncounted() {
-    let test = TestApp::start_with(|settings| {
-        settings.tuning.ack = std::time::Duration::from_millis(300);
-    })
-    .await;
+    let test = TestApp::start().await;
     let worker = Worker::new(&test.dispatcher);
     let job = test.submit().await;
     let lost = worker.claim().await;
@@ -107,6 +104,10 @@ async fn an_unacknowledged_claim_is_taken_back_uncounted() {
         (status, &problem["error"]),
         (409, &json!("lease_not_acknowledged"))
     );
+    sqlx::query("update executions set claimed_at = now() - interval '1 hour'")
+        .execute(test.db())
+        .await
+        .unwrap();
     let held = Worker::new(&test.dispatcher).claim().await;
     assert_eq!(held.id(), job.id);
     assert_eq!(held.assignment.lease.attempt, 1);
@@ -243,6 +244,7 @@ async fn what_can_never_be_handed_out_fails_and_holds_up_nobody() {
         .await
         .unwrap();
     let good = test.submit().await;
+    test.queued().await;
     let held = worker.claim_now().await.unwrap();
     assert_eq!(held.id(), good.id, "in the same call");
     for job in &broken {

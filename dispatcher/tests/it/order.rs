@@ -16,6 +16,7 @@ async fn turns_of_a_session_run_one_after_the_other() {
     let third = test.resume(&first).await;
     let held = worker.run().await;
     assert_eq!(held.id(), first.id);
+    test.queued().await;
     assert!(worker.claim_now().await.is_none());
     eventually("the wait reason is logged", || async {
         let event = test.last_event(&second).await;
@@ -27,6 +28,7 @@ async fn turns_of_a_session_run_one_after_the_other() {
     held.complete(0).await;
     let held = worker.run().await;
     assert_eq!(held.id(), second.id);
+    test.queued().await;
     assert!(worker.claim_now().await.is_none());
     assert_eq!(test.cancel(&second).await, 202);
     let cancelled = json!({"outcome": "cancelled", "lastN": 0});

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::app::TestApp;
 use crate::jobs::Job;
 use crate::queue::seeded;
+use crate::wait::eventually;
 use crate::worker::{Held, Worker};
 
 const ROUNDS: usize = 24;
@@ -117,11 +118,11 @@ async fn first_worker(test: &TestApp, plan: &Plan) -> bool {
 
 /// Sweeps, and runs to the end what comes back to the queue.
 async fn second_worker(test: &TestApp, plan: &Plan, job: &Job) {
-    for _ in 0..500 {
+    eventually(&format!("execution {} ends: {plan:?}", job.id), || async {
         pass(test, plan.sweep_after).await;
         sweep(test.app(), TRUST).await.unwrap();
         if ["completed", "failed", "cancelled"].contains(&test.state_of(job).await.as_str()) {
-            return;
+            return Some(());
         }
         if let Some(held) = Worker::new(&test.dispatcher).claim_now().await {
             held.try_post("ack", &json!({})).await;
@@ -129,8 +130,9 @@ async fn second_worker(test: &TestApp, plan: &Plan, job: &Job) {
             let report = json!({"outcome": "completed", "lastN": 0});
             held.try_complete(&report).await;
         }
-    }
-    panic!("execution {} does not end: {plan:?}", job.id);
+        None
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -146,6 +148,7 @@ async fn a_cancel_at_any_moment_leads_to_one_end_that_all_agree_on() {
         let plan = Plan::draw(&mut random);
         let lost = if plan.resumes { "resume" } else { "fail" };
         let job = test.submit_with(json!({ "onWorkerLost": lost })).await;
+        test.queued().await;
         let (reported, (), cancelled) = tokio::join!(
             first_worker(&test, &plan),
             second_worker(&test, &plan, &job),

@@ -125,11 +125,16 @@ async fn an_expired_lease_that_nobody_swept_is_renewed() {
 #[tokio::test]
 async fn the_loop_sweeps_by_itself_after_one_lease_length() {
     let test = TestApp::start_with(|settings| {
-        settings.tuning.lease = Duration::from_millis(700);
+        // This replica's own sweeper trusts nothing for an hour; the second one's soon does.
+        settings.tuning.lease = Duration::from_secs(3600);
     })
     .await;
     let job = test.submit().await;
-    Worker::new(&test.dispatcher).run().await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    lapse(&test, &held).await;
+    let _second = test
+        .dispatcher_with(|settings| settings.tuning.lease = Duration::from_millis(100))
+        .await;
     eventually("the lost worker is noticed", || async {
         (test.state_of(&job).await == "failed").then_some(())
     })

@@ -13,7 +13,7 @@ use clawlink_worker::agents::{MAX_LINE_BYTES, StopReason, discover};
 use crate::agent_job::{Session, eventually};
 
 /// A stop takes the grace of one second and little more; machines that run tests are busy.
-const SOON: Duration = Duration::from_secs(6);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A program that cannot be stopped politely, in a session of its own, twice orphaned; its
 /// command line carries the number by which the test finds it.

@@ -252,7 +252,7 @@ async fn stop_interrupts_words_tools_and_silence() {
         running.stop(StopReason::Cancel);
         let ended = running.finish().await;
         assert!(
-            since.elapsed().as_secs() < 5,
+            since.elapsed().as_secs() < 30,
             "{prompt}: {:?}",
             since.elapsed()
         );
