@@ -10,7 +10,9 @@ pub mod http;
 
 pub mod auth;
 
+pub mod audit;
 pub mod executions;
+pub mod feed;
 pub mod sessions;
 pub mod workspaces;
 

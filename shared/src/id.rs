@@ -13,6 +13,7 @@ macro_rules! id {
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
         )]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(transparent)]
         pub struct $name(pub $inner);
 
@@ -51,6 +52,27 @@ id! {
 id! {
     /// A workspace's API key, without its secret.
     ApiKeyId(i64)
+}
+
+id! {
+    /// A person who signs in.
+    UserId(Uuid)
+}
+id! {
+    /// A project of a workspace.
+    ProjectId(i64)
+}
+id! {
+    /// What is wanted in a project.
+    TaskId(i64)
+}
+id! {
+    /// A stored definition of an agent.
+    AgentId(i64)
+}
+id! {
+    /// A device that a person works on.
+    DeviceId(Uuid)
 }
 
 impl SessionId {

@@ -11,6 +11,7 @@ use super::principal::Principal;
 use super::store;
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
+use crate::http::listen::Peer;
 use crate::http::routes::Access;
 use crate::secrets::hash_token;
 
@@ -26,10 +27,14 @@ pub async fn admit(
 ) -> ApiResult<Response> {
     match access {
         Access::Public => {}
-        Access::Read | Access::Submit | Access::Delete => {
-            let principal = authenticate(&app, request.headers()).await?;
+        Access::Person | Access::PlatformAdmin => {
+            return Err(ApiError::unauthorized("sign in first"));
+        }
+        Access::Needs(permission) => {
+            let mut principal = authenticate(&app, request.headers()).await?;
+            principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
-            authorize(&principal, access)?;
+            principal.require(permission)?;
             request.extensions_mut().insert(principal);
         }
         Access::Pool => {
@@ -64,21 +69,6 @@ async fn authenticate(app: &App, headers: &HeaderMap) -> ApiResult<Principal> {
     store::principal_by_hash(&mut db, &hash)
         .await?
         .ok_or_else(|| ApiError::unauthorized("the API key is unknown, expired or revoked"))
-}
-
-fn authorize(principal: &Principal, access: Access) -> ApiResult<()> {
-    let allowed = match access {
-        Access::Submit => principal.role.may_submit(),
-        Access::Delete => principal.role.may_delete(),
-        Access::Public | Access::Read | Access::Pool | Access::Lease => true,
-    };
-    if allowed {
-        return Ok(());
-    }
-    Err(ApiError::forbidden(format!(
-        "keys of role {} may not do this; use one of another role",
-        principal.role.as_str()
-    )))
 }
 
 fn bearer(headers: &HeaderMap) -> ApiResult<&str> {

@@ -1,68 +1,115 @@
 //! Who made a request.
 
-use clawlink_shared::id::{ApiKeyId, WorkspaceId};
+use std::net::IpAddr;
 
-/// An admitted caller; handlers take it as an extension.
+use clawlink_shared::id::{ApiKeyId, DeviceId, UserId, WorkspaceId};
+use uuid::Uuid;
+
+use crate::error::{ApiError, ApiResult};
+use crate::workspaces::role::{Permission, Role};
+
+pub use crate::workspaces::role::{KeyRole, MemberRole};
+
+/// A caller who acts in a workspace; handlers take it as an extension.
 #[derive(Debug, Clone)]
 pub struct Principal {
     /// All it can see and change.
     pub workspace: WorkspaceId,
-    /// The key it showed.
-    pub key: ApiKeyId,
-    /// What the key may do.
-    pub role: KeyRole,
+    /// Who it is.
+    pub who: Who,
+    /// What it may do there.
+    pub role: Role,
+    /// The device that it showed, and how far that is trusted.
+    pub device: Option<(DeviceId, Trust)>,
+    /// Where the request came from, if known.
+    pub address: Option<IpAddr>,
 }
 
-impl Principal {
-    /// Its name in rows and logs: `key:7`.
+/// A caller who signed in but has chosen no workspace.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// Who.
+    pub user: UserId,
+    /// Whether this person runs the installation.
+    pub is_platform_admin: bool,
+    /// Where the request came from, if known.
+    pub address: Option<IpAddr>,
+}
+
+/// Kinds of callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// Whoever holds this API key.
+    Key(ApiKeyId),
+    /// A person.
+    User(UserId),
+    /// A client session of the runtime API that belongs to no person.
+    Client(Uuid),
+}
+
+/// How far a device is trusted. The order is the rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// Every new device.
+    Untrusted,
+    /// Somebody checked that it is whose it says.
+    Verified,
+    /// Somebody vouches for it.
+    Trusted,
+}
+
+impl Who {
+    /// Its name in rows, logs and audit: `key:7`, `user:…`.
     pub fn name(&self) -> String {
-        format!("key:{}", self.key)
+        match self {
+            Self::Key(id) => format!("key:{id}"),
+            Self::User(id) => format!("user:{id}"),
+            Self::Client(id) => format!("client:{id}"),
+        }
     }
 }
 
-/// What an API key may do in its workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum KeyRole {
-    /// Everything.
-    Admin,
-    /// Submit, read, cancel, delete.
-    Developer,
-    /// Read.
-    Readonly,
-    /// Submit, read, cancel.
-    Ci,
+impl Principal {
+    /// Its name in rows and logs.
+    pub fn name(&self) -> String {
+        self.who.name()
+    }
+
+    /// The person, if it is one.
+    pub fn user(&self) -> Option<UserId> {
+        match self.who {
+            Who::User(user) => Some(user),
+            Who::Key(_) | Who::Client(_) => None,
+        }
+    }
+
+    /// 403 unless its role has this permission.
+    pub fn require(&self, permission: Permission) -> ApiResult<()> {
+        if self.role.may(permission) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(format!(
+            "the role {} lacks {}; ask someone who may change roles",
+            self.role,
+            permission.as_str()
+        )))
+    }
 }
 
-impl KeyRole {
+impl Trust {
     /// Its name in SQL and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Admin => "admin",
-            Self::Developer => "developer",
-            Self::Readonly => "readonly",
-            Self::Ci => "ci",
+            Self::Untrusted => "untrusted",
+            Self::Verified => "verified",
+            Self::Trusted => "trusted",
         }
     }
 
     /// Reads the name back.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Admin, Self::Developer, Self::Readonly, Self::Ci]
+        [Self::Untrusted, Self::Verified, Self::Trusted]
             .into_iter()
-            .find(|role| role.as_str() == name)
-    }
-
-    /// Whether it may submit and cancel executions.
-    pub fn may_submit(self) -> bool {
-        !matches!(self, Self::Readonly)
-    }
-
-    /// Whether it may delete sessions.
-    pub fn may_delete(self) -> bool {
-        matches!(self, Self::Admin | Self::Developer)
-    }
-
-    /// Whether it may run `shell`, whose prompt is code.
-    pub fn may_run_shell(self) -> bool {
-        !matches!(self, Self::Readonly)
+            .find(|trust| trust.as_str() == name)
     }
 }

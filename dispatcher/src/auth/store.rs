@@ -3,7 +3,8 @@
 use clawlink_shared::id::{ApiKeyId, WorkspaceId};
 use sqlx::PgConnection;
 
-use super::principal::{KeyRole, Principal};
+use super::principal::{KeyRole, Principal, Who};
+use crate::workspaces::role::Role;
 
 /// The caller who holds the key with this hash, unless it expired or was revoked.
 pub(super) async fn principal_by_hash(
@@ -32,8 +33,10 @@ pub(super) async fn principal_by_hash(
         .ok_or_else(|| anyhow::anyhow!("api_keys.role of key {} is {:?}", row.id, row.role))?;
     Ok(Some(Principal {
         workspace: WorkspaceId(row.workspace_id),
-        key: ApiKeyId(row.id),
-        role,
+        who: Who::Key(ApiKeyId(row.id)),
+        role: Role::Key(role),
+        device: None,
+        address: None,
     }))
 }
 

@@ -2,6 +2,7 @@
 //! be refused is refused before it, and nothing is written for a refusal.
 
 use bytes::Bytes;
+use clawlink_shared::agent::AgentKind;
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::State;
 use clawlink_shared::id::{ExecutionId, SessionId};
@@ -19,6 +20,7 @@ use crate::app::App;
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::outbox::{self, Effect};
+use crate::workspaces::role::Permission;
 
 /// What a client that met a full queue is told to wait, in seconds.
 const RETRY_AFTER: u64 = 5;
@@ -66,10 +68,8 @@ pub(super) async fn accept(
     drop(db);
     let session = request.resume.unwrap_or_else(SessionId::random);
     let plan = plan::complete(&mut request, session, inherited.as_ref(), &app.tuning)?;
-    if plan.spec.agent == clawlink_shared::agent::AgentKind::Shell
-        && !principal.role.may_run_shell()
-    {
-        return Err(ApiError::forbidden("this key may not run shell"));
+    if plan.spec.agent == AgentKind::Shell {
+        principal.require(Permission::ShellRun)?;
     }
     let busy = inherited.is_some_and(|session| session.busy);
     let outlook = wait::before_accept(app, principal.workspace, plan.spec.agent, busy).await;

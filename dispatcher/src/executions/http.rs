@@ -9,6 +9,7 @@ use clawlink_shared::execution::{Priority, State as ExecutionState};
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::accept::{self, Accepted, Once};
@@ -21,8 +22,10 @@ use super::wait::{self, Outlook};
 use crate::app::App;
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
+use crate::http::doc::Doc;
 use crate::http::extract::{Body, Path, Query, last_event_id, require_json, wants};
 use crate::http::routes::{Access, Routes};
+use crate::workspaces::role::Permission;
 
 /// Longest `Idempotency-Key`, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -39,13 +42,46 @@ const MAX_LISTED: i64 = 200;
 /// What clients call.
 pub fn routes(app: &App) -> Routes {
     Routes::new(app)
-        .post("/execute", Access::Submit, execute)
-        .get("/executions/{id}", Access::Read, get)
-        .get("/executions/{id}/events", Access::Read, events)
-        .post("/executions/{id}/cancel", Access::Submit, cancel)
+        .post(
+            "/execute",
+            Access::Needs(Permission::ExecutionSubmit),
+            execute,
+            Doc::new("Submit an execution; answers as a stream, or with ids for JSON")
+                .query::<ExecuteQuery>()
+                .any_body()
+                .streams()
+                .gives_any(202),
+        )
+        .get(
+            "/executions/{id}",
+            Access::Needs(Permission::ExecutionRead),
+            get,
+            Doc::new("An execution, by number or UUID")
+                .text("id")
+                .gives_any(200),
+        )
+        .get(
+            "/executions/{id}/events",
+            Access::Needs(Permission::ExecutionRead),
+            events,
+            Doc::new("An execution's events, as a stream or as a page of JSON")
+                .text("id")
+                .query::<EventsQuery>()
+                .streams()
+                .gives_any(200),
+        )
+        .post(
+            "/executions/{id}/cancel",
+            Access::Needs(Permission::ExecutionCancel),
+            cancel,
+            Doc::new("Cancel an execution")
+                .text("id")
+                .any_body()
+                .gives_any(202),
+        )
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 struct ExecuteQuery {
     queue: Option<bool>,
 }
@@ -267,7 +303,7 @@ async fn get(
     Ok(Json(Shown::now(&app, record).await))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 struct EventsQuery {
     after: Option<i64>,
     limit: Option<i64>,

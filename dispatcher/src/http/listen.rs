@@ -2,10 +2,12 @@
 //! ten thousand connections. A reader that takes nothing is cut instead of buffered, and
 //! draining ends every connection after its current answer.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
 use axum::serve::Listener;
 use clawlink_shared::shutdown::Shutdown;
 use hyper::server::conn::http1;
@@ -13,12 +15,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
+use tower::ServiceExt;
 
 use crate::config::Tuning;
 
 /// Bytes that a connection may hold unsent, beyond one piece of a body; also the largest
 /// head of a request.
 const MAX_BUFFER: usize = 64 * 1024;
+
+/// The other end of the connection that a request came on.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
 
 /// Serves connections until draining begins; those that are open go on, on the tracker.
 /// [`Tuning::slow_reader`] is how long a client may take nothing of what is written to it,
@@ -32,17 +39,19 @@ pub async fn accept(
     let bounds = (tuning.slow_reader, tuning.request);
     loop {
         // Failures to accept, such as too many open files, are waited out in there.
-        let (stream, _) = tokio::select! {
+        let (stream, address) = tokio::select! {
             accepted = Listener::accept(&mut listener) => accepted,
             () = shutdown.soft().cancelled() => return,
         };
-        let connection = serve(stream, router.clone(), bounds, shutdown.clone());
+        let peer = Peer(address.ip());
+        let connection = serve(stream, peer, router.clone(), bounds, shutdown.clone());
         shutdown.tracker().spawn(connection);
     }
 }
 
 async fn serve(
     stream: TcpStream,
+    peer: Peer,
     router: Router,
     (slow_reader, request): (Duration, Duration),
     shutdown: Shutdown,
@@ -58,7 +67,10 @@ async fn serve(
         .max_buf_size(MAX_BUFFER)
         .serve_connection(
             TokioIo::new(Box::pin(stream)),
-            TowerToHyperService::new(router),
+            TowerToHyperService::new(router.map_request(move |mut request: Request<_>| {
+                request.extensions_mut().insert(peer);
+                request
+            })),
         );
     let mut connection = pin!(connection);
     let ended = tokio::select! {

@@ -1,29 +1,58 @@
 //! The HTTP surface, assembled from the features' route tables.
 
+pub mod doc;
 pub mod extract;
 pub mod health;
 pub mod listen;
 pub mod metrics;
+pub mod openapi;
 pub mod page;
 pub mod routes;
 pub mod trace;
 
-use axum::Router;
 use axum::middleware;
+use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::{executions, sessions};
+use doc::Doc;
 use routes::{Access, Route, Routes};
 
 /// The whole route table.
 pub fn routes(app: &App) -> Routes {
     Routes::new(app)
-        .get("/health", Access::Public, health::health)
-        .get("/health/live", Access::Public, health::live)
-        .get("/status", Access::Public, health::status)
-        .get("/metrics", Access::Public, metrics::metrics)
+        .get(
+            "/health",
+            Access::Public,
+            health::health,
+            Doc::new("Whether this dispatcher can do its work").gives_any(200),
+        )
+        .get(
+            "/health/live",
+            Access::Public,
+            health::live,
+            Doc::new("Whether this process answers").gives_any(200),
+        )
+        .get(
+            "/status",
+            Access::Public,
+            health::status,
+            Doc::new("The pool and the queue; 429 while no worker is idle").gives_any(200),
+        )
+        .get(
+            "/metrics",
+            Access::Public,
+            metrics::metrics,
+            Doc::new("Numbers for Prometheus").gives_as(200, "text/plain"),
+        )
+        .get(
+            "/openapi.json",
+            Access::Public,
+            openapi::openapi,
+            Doc::new("This document").gives_any(200),
+        )
         .merge(executions::routes(app))
         .merge(sessions::routes(app))
 }
@@ -31,7 +60,9 @@ pub fn routes(app: &App) -> Routes {
 /// The service, and the table it was made from.
 pub fn service(app: &App) -> (Router, Vec<Route>) {
     let (router, list) = routes(app).finish();
+    let document = openapi::Document::of(&list);
     let router = router
+        .layer(Extension(document))
         .fallback(async || ApiError::not_found("not_found", "no such path; API.md lists them"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn(trace::request_span))

@@ -2,26 +2,30 @@
 //!
 //! The list feeds the router, the access tests, the contract test and metric labels.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware;
 use axum::routing::{MethodFilter, on};
 
+use super::doc::Doc;
 use crate::app::App;
 use crate::auth::admit;
+use crate::workspaces::role::Permission;
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Anyone: health and metrics.
+    /// Anyone: health, metrics, signing in.
     Public,
-    /// A workspace credential that may read executions and sessions.
-    Read,
-    /// A workspace credential that may submit and cancel executions.
-    Submit,
-    /// A workspace credential that may delete sessions.
-    Delete,
+    /// A person who signed in, with or without a workspace chosen.
+    Person,
+    /// A person who runs the installation.
+    PlatformAdmin,
+    /// A workspace credential whose role has this permission.
+    Needs(Permission),
     /// A worker that shows the pool token.
     Pool,
     /// A worker that shows a lease token; the handler checks it against the execution.
@@ -37,6 +41,8 @@ pub struct Route {
     pub path: &'static str,
     /// Who may call it.
     pub access: Access,
+    /// What it is for.
+    pub doc: Arc<Doc>,
 }
 
 /// The table under construction.
@@ -57,30 +63,48 @@ impl Routes {
     }
 
     /// Adds a `GET` route.
-    pub fn get<H, T>(self, path: &'static str, access: Access, handler: H) -> Self
+    pub fn get<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, App>,
         T: 'static,
     {
-        self.add(Method::GET, path, access, handler)
+        self.add(Method::GET, path, access, handler, doc)
     }
 
     /// Adds a `POST` route.
-    pub fn post<H, T>(self, path: &'static str, access: Access, handler: H) -> Self
+    pub fn post<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, App>,
         T: 'static,
     {
-        self.add(Method::POST, path, access, handler)
+        self.add(Method::POST, path, access, handler, doc)
+    }
+
+    /// Adds a `PUT` route.
+    pub fn put<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add(Method::PUT, path, access, handler, doc)
+    }
+
+    /// Adds a `PATCH` route.
+    pub fn patch<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add(Method::PATCH, path, access, handler, doc)
     }
 
     /// Adds a `DELETE` route.
-    pub fn delete<H, T>(self, path: &'static str, access: Access, handler: H) -> Self
+    pub fn delete<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, App>,
         T: 'static,
     {
-        self.add(Method::DELETE, path, access, handler)
+        self.add(Method::DELETE, path, access, handler, doc)
     }
 
     /// Joins a feature's routes.
@@ -95,7 +119,14 @@ impl Routes {
         (self.router, self.list)
     }
 
-    fn add<H, T>(mut self, method: Method, path: &'static str, access: Access, handler: H) -> Self
+    fn add<H, T>(
+        mut self,
+        method: Method,
+        path: &'static str,
+        access: Access,
+        handler: H,
+        doc: Doc,
+    ) -> Self
     where
         H: Handler<T, App>,
         T: 'static,
@@ -110,6 +141,7 @@ impl Routes {
             method,
             path,
             access,
+            doc: Arc::new(doc),
         });
         self
     }

@@ -6,6 +6,7 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use clawlink_shared::id::SessionId;
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 
 use super::store::{self, Row};
 use crate::app::App;
@@ -76,7 +77,7 @@ impl From<Row> for Session {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub(super) struct ListQuery {
     limit: Option<i64>,
     cursor: Option<String>,
@@ -149,7 +150,7 @@ pub(super) async fn get(
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub(super) struct StreamQuery {
     after: Option<String>,
 }
@@ -192,7 +193,7 @@ fn place(text: &str) -> ApiResult<(i32, i64)> {
         .ok_or_else(|| ApiError::invalid("Last-Event-ID must have the form <turn>.<seq>"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub(super) struct DeleteQuery {
     #[serde(default)]
     force: bool,

@@ -12,8 +12,10 @@ use crate::app::App;
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::{self, cancel};
+use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
 use crate::outbox::{self, Effect};
+use crate::workspaces::role::Permission;
 
 /// How much longer than a cancelled execution may take `DELETE …?force=true` waits for it.
 const FORCE_MARGIN: Duration = Duration::from_secs(10);
@@ -21,10 +23,40 @@ const FORCE_MARGIN: Duration = Duration::from_secs(10);
 /// This feature's routes.
 pub fn routes(app: &App) -> Routes {
     Routes::new(app)
-        .get("/sessions", Access::Read, http::list)
-        .get("/sessions/{id}", Access::Read, http::get)
-        .get("/sessions/{id}/stream", Access::Read, http::stream)
-        .delete("/sessions/{id}", Access::Delete, http::delete)
+        .get(
+            "/sessions",
+            Access::Needs(Permission::SessionRead),
+            http::list,
+            Doc::new("Sessions, newest first")
+                .query::<http::ListQuery>()
+                .gives_any(200),
+        )
+        .get(
+            "/sessions/{id}",
+            Access::Needs(Permission::SessionRead),
+            http::get,
+            Doc::new("A session with its executions")
+                .uuid("id")
+                .gives_any(200),
+        )
+        .get(
+            "/sessions/{id}/stream",
+            Access::Needs(Permission::SessionRead),
+            http::stream,
+            Doc::new("The events of all of a session's turns")
+                .uuid("id")
+                .query::<http::StreamQuery>()
+                .streams(),
+        )
+        .delete(
+            "/sessions/{id}",
+            Access::Needs(Permission::SessionDelete),
+            http::delete,
+            Doc::new("Delete a session with everything in it")
+                .uuid("id")
+                .query::<http::DeleteQuery>()
+                .gives_any(200),
+        )
 }
 
 /// Deletes a session; with `force`, its executions are cancelled first and waited for.

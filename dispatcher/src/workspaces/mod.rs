@@ -1,5 +1,6 @@
-//! Workspaces: the tenants. For now one is made at first start.
+//! Workspaces: the tenants, and what a role may do in one.
 
+pub mod role;
 mod store;
 
 pub use store::ensure;

@@ -3,7 +3,10 @@
 
 use clawlink::auth::principal::KeyRole;
 use clawlink::http;
-use clawlink::http::routes::{Access, Route};
+use clawlink::http::routes::Access::{self, Needs};
+use clawlink::http::routes::Route;
+use clawlink::workspaces::role::Permission::*;
+use clawlink::workspaces::role::Role;
 use reqwest::Method;
 
 use super::app::{POOL_TOKEN, TestApp};
@@ -16,14 +19,15 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /health/live", Access::Public, 200),
     ("GET /status", Access::Public, 429),
     ("GET /metrics", Access::Public, 200),
-    ("POST /execute", Access::Submit, 400),
-    ("GET /executions/{id}", Access::Read, 200),
-    ("GET /executions/{id}/events", Access::Read, 200),
-    ("POST /executions/{id}/cancel", Access::Submit, 202),
-    ("GET /sessions", Access::Read, 200),
-    ("GET /sessions/{id}", Access::Read, 200),
-    ("GET /sessions/{id}/stream", Access::Read, 200),
-    ("DELETE /sessions/{id}", Access::Delete, 409),
+    ("GET /openapi.json", Access::Public, 200),
+    ("POST /execute", Needs(ExecutionSubmit), 400),
+    ("GET /executions/{id}", Needs(ExecutionRead), 200),
+    ("GET /executions/{id}/events", Needs(ExecutionRead), 200),
+    ("POST /executions/{id}/cancel", Needs(ExecutionCancel), 202),
+    ("GET /sessions", Needs(SessionRead), 200),
+    ("GET /sessions/{id}", Needs(SessionRead), 200),
+    ("GET /sessions/{id}/stream", Needs(SessionRead), 200),
+    ("DELETE /sessions/{id}", Needs(SessionDelete), 409),
     ("POST /worker/claim", Access::Pool, 400),
     ("POST /worker/executions/{id}/ack", Access::Lease, 0),
     ("POST /worker/executions/{id}/state", Access::Lease, 0),
@@ -77,15 +81,13 @@ const CALLERS: [Caller; 10] = [
 /// The status that `caller` must get; `None` where any refusal will do.
 fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<u16> {
     use Caller::{ForeignAdmin, Own, Pool};
-    use KeyRole::{Ci, Readonly};
     let is_own_thing = route.path.contains("{id}");
     match (access, caller) {
         (Access::Public, _) | (Access::Pool, Pool) => Some(open),
         (Access::Pool, _) => Some(401),
         (Access::Lease, Caller::Nobody) => Some(401),
         (Access::Lease, _) => None,
-        (Access::Submit, Own(Readonly)) => Some(403),
-        (Access::Delete, Own(Readonly | Ci)) => Some(403),
+        (Needs(permission), Own(role)) if !Role::Key(role).may(permission) => Some(403),
         (_, Own(_)) => Some(open),
         (_, ForeignAdmin) if is_own_thing => Some(404),
         (_, ForeignAdmin) => Some(open),

@@ -131,3 +131,32 @@ async fn every_route_stands_in_the_documentation() {
     assert!(!routes.is_empty());
     assert!(missing.is_empty(), "API.md does not name {missing:?}");
 }
+
+#[tokio::test]
+async fn the_openapi_document_has_every_route() {
+    let test = TestApp::start().await;
+    let (_, routes) = clawlink::http::service(test.app());
+    let document: Value = test
+        .get("/openapi.json")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    for route in &routes {
+        let method = route.method.as_str().to_ascii_lowercase();
+        let operation = &document["paths"][route.path][&method];
+        assert!(operation["summary"].is_string(), "{method} {}", route.path);
+    }
+}
+
+#[test]
+fn the_documentation_prints_the_table_of_roles() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../API.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let table = clawlink::workspaces::role::markdown();
+    let printed = format!("<!-- roles -->\n{table}<!-- /roles -->");
+    assert!(text.contains(&printed), "API.md should hold:\n{printed}");
+}

@@ -13,53 +13,109 @@ mod protocol;
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
 
 /// What workers call.
 pub fn routes(app: &App) -> Routes {
     Routes::new(app)
-        .post("/worker/claim", Access::Pool, claim::claim)
-        .post("/worker/executions/{id}/ack", Access::Lease, lease::ack)
-        .post("/worker/executions/{id}/state", Access::Lease, lease::state)
+        .post(
+            "/worker/claim",
+            Access::Pool,
+            claim::claim,
+            Doc::new("Wait for an execution and take it")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
+        )
+        .post(
+            "/worker/executions/{id}/ack",
+            Access::Lease,
+            lease::ack,
+            Doc::new("Acknowledge a lease")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
+        )
+        .post(
+            "/worker/executions/{id}/state",
+            Access::Lease,
+            lease::state,
+            Doc::new("Move the execution to another state")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
+        )
         .post(
             "/worker/executions/{id}/events",
             Access::Lease,
             events::events,
+            Doc::new("Append events")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
         )
         .post(
             "/worker/executions/{id}/heartbeat",
             Access::Lease,
             lease::heartbeat,
+            Doc::new("Renew the lease")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
         )
         .get(
             "/worker/executions/{id}/control",
             Access::Lease,
             lease::control,
+            Doc::new("Wait for orders")
+                .gives_any(200)
+                .gives_nothing(204),
         )
         .post(
             "/worker/executions/{id}/archive",
             Access::Lease,
             archive::grant,
+            Doc::new("Ask where to upload the session's archive")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
         )
         .post(
             "/worker/executions/{id}/archive/parts",
             Access::Lease,
             archive::parts,
+            Doc::new("Ask for addresses of further parts")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
         )
         .post(
             "/worker/executions/{id}/archive/finish",
             Access::Lease,
             archive::finish,
+            Doc::new("Join the parts")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
         )
         .post(
             "/worker/executions/{id}/archive/source",
             Access::Lease,
             archive::source,
+            Doc::new("Ask again where the session's archive is")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
         )
         .post(
             "/worker/executions/{id}/complete",
             Access::Lease,
             complete::complete,
+            Doc::new("Report the end")
+                .any_body()
+                .gives_any(200)
+                .gives_nothing(204),
         )
 }
 

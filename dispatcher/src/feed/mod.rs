@@ -1,0 +1,33 @@
+//! A workspace's feed: every change that a board or list shows, in the order of commits.
+//!
+//! An event is appended in the transaction of its change. Redis only says that there is
+//! something new; readers read the log.
+
+mod store;
+
+use clawlink_shared::id::WorkspaceId;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+/// Appends a change to the workspace's feed in the caller's transaction, as its last deed: the
+/// feed is locked until the commit. `kind` is a thing and what happened to it, as in the audit
+/// log; `data` must serialize to an object.
+pub async fn append(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    kind: &'static str,
+    data: &impl Serialize,
+) -> anyhow::Result<()> {
+    let seq = store::next_seq(db, workspace).await?;
+    let payload = serde_json::to_vec(&Envelope { kind, seq, data })?;
+    store::insert(db, workspace, seq, &payload).await
+}
+
+/// An event as clients see it.
+#[derive(Serialize)]
+struct Envelope<'a, T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    seq: i64,
+    data: &'a T,
+}
