@@ -7,12 +7,14 @@ use anyhow::Context;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
+use aws_sdk_s3::config::{
+    BehaviorVersion, Config, Credentials, Region, RequestChecksumCalculation,
+};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
-use clawlink_shared::control::{PartDone, PartUrl};
+use clawlink_shared::control::{ARCHIVE_JOIN_SECONDS, PartDone, PartUrl};
 use clawlink_shared::secret::Secret;
 
 use crate::config::{S3Settings, Settings};
@@ -21,6 +23,8 @@ use crate::config::{S3Settings, Settings};
 const PRESIGNED_FOR: Duration = Duration::from_secs(15 * 60);
 /// A call that takes longer than this has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// All tries of joining an upload's parts together.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(ARCHIVE_JOIN_SECONDS);
 
 /// The handle to S3; cheap to clone.
 #[derive(Clone)]
@@ -45,7 +49,7 @@ impl Blobs {
             "settings",
         );
         let client = |endpoint: &str| {
-            let config = aws_sdk_s3::Config::builder()
+            let config = Config::builder()
                 .behavior_version(BehaviorVersion::latest())
                 .endpoint_url(endpoint)
                 .region(Region::new(settings.s3_region.clone()))
@@ -194,7 +198,8 @@ impl Blobs {
         put.e_tag.context("S3 gave no tag for a part")
     }
 
-    /// Joins the parts of an upload; false if S3 does not take them, or has joined them already.
+    /// Joins the parts of an upload, which may take [`JOIN_TIMEOUT`]; false if S3 does not take
+    /// them, or has joined them already.
     pub async fn finish_parts(
         &self,
         key: &str,
@@ -221,6 +226,15 @@ impl Blobs {
                 CompletedMultipartUpload::builder()
                     .set_parts(Some(parts))
                     .build(),
+            )
+            .customize()
+            .config_override(
+                Config::builder().timeout_config(
+                    TimeoutConfig::builder()
+                        .operation_attempt_timeout(JOIN_TIMEOUT)
+                        .operation_timeout(JOIN_TIMEOUT)
+                        .build(),
+                ),
             )
             .send()
             .await;
@@ -258,6 +272,42 @@ impl Blobs {
             }
             Err(error) => Err(error).context("abort multipart upload"),
         }
+    }
+
+    /// The uploads in parts of one object that were begun and neither joined nor aborted. A
+    /// storage that cannot list them has none.
+    pub async fn open_uploads(&self, key: &str) -> anyhow::Result<Vec<String>> {
+        let listed = self
+            .client
+            .list_multipart_uploads()
+            .bucket(&self.bucket)
+            .prefix(key)
+            .send()
+            .await;
+        match listed {
+            Ok(page) => Ok(page
+                .uploads()
+                .iter()
+                .filter(|upload| upload.key() == Some(key))
+                .filter_map(|upload| upload.upload_id.clone())
+                .collect()),
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|answer| answer.status().as_u16() == 501) =>
+            {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error).context("list multipart uploads"),
+        }
+    }
+
+    /// Gives up all uploads in parts of one object, also those whose id nobody heard.
+    pub async fn abort_all(&self, key: &str) -> anyhow::Result<()> {
+        for upload_id in self.open_uploads(key).await? {
+            self.abort_parts(key, &upload_id).await?;
+        }
+        Ok(())
     }
 
     /// An object's size in bytes, if it exists.

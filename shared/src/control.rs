@@ -56,6 +56,10 @@ pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 /// 78 GiB.
 pub const ARCHIVE_PART_BYTES: u64 = 8 * 1024 * 1024;
 
+/// How long the storage may take to join the parts of an archive, in seconds: S3 answers only when
+/// it has gone through all of them, which takes minutes for large ones.
+pub const ARCHIVE_JOIN_SECONDS: u64 = 600;
+
 /// `POST /worker/claim`, with the pool token. Answer: [`Assignment`], or 204 when nothing came.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

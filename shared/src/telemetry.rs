@@ -5,11 +5,15 @@ use std::io::IsTerminal;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+/// What is logged unless told otherwise. The S3 library reports every refused request as an error
+/// of its own; ours are logged where they happen.
+pub const DEFAULT_FILTER: &str = "info,s3s=off";
+
 /// How a process logs; flattened into each binary's settings.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
     /// What to log, as `tracing` directives such as `info,clawlink::executions=debug`.
-    #[arg(long, env = "CLAWLINK_LOG", default_value = "info", value_parser = directives, global = true)]
+    #[arg(long, env = "CLAWLINK_LOG", default_value = DEFAULT_FILTER, value_parser = directives, global = true)]
     pub log: String,
     /// The form of log lines.
     #[arg(long, env = "CLAWLINK_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]

@@ -75,6 +75,8 @@ async fn give_up(app: &App, upload: &Abandoned) -> anyhow::Result<()> {
     if let Some(id) = &upload.upload_id {
         app.blobs.abort_parts(&upload.key, id).await?;
     }
+    // A dispatcher may have died between beginning an upload and noting its id.
+    app.blobs.abort_all(&upload.key).await?;
     if !upload.is_archive {
         app.blobs.delete(&upload.key).await?;
     }
@@ -130,7 +132,11 @@ async fn put_part(
 ) -> anyhow::Result<()> {
     let (id, parts) = match upload {
         Some(upload) => upload,
-        None => upload.insert((app.blobs.begin_parts(key).await?, Vec::new())),
+        None => {
+            // What an earlier try of this effect left when it died.
+            app.blobs.abort_all(key).await?;
+            upload.insert((app.blobs.begin_parts(key).await?, Vec::new()))
+        }
     };
     let number = parts.len() as u32 + 1;
     let put = app.blobs.put_part(key, id, number, part).await;

@@ -5,7 +5,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use s3s::dto::{ListObjectsV2Input, ListObjectsV2Output, Object, Timestamp};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use s3s::dto::{
+    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output,
+    MultipartUpload, Object, Timestamp,
+};
 use s3s::{S3Result, s3_error};
 
 /// Keys of one answer, unless fewer are asked for.
@@ -93,6 +98,57 @@ fn walk(bucket: &Path, prefix: &str) -> io::Result<Vec<Object>> {
                 key: Some(key),
                 last_modified: Some(Timestamp::from(metadata.modified()?)),
                 size: i64::try_from(metadata.len()).ok(),
+                ..Default::default()
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The uploads in parts of the object that the prefix names in full. They are found by what the
+/// storage library keeps of each beside the bucket.
+pub(super) async fn uploads(
+    root: &Path,
+    input: ListMultipartUploadsInput,
+) -> S3Result<ListMultipartUploadsOutput> {
+    let Some(key) = input.prefix.clone().filter(|key| !key.is_empty()) else {
+        return Err(s3_error!(
+            NotImplemented,
+            "uploads are listed of one object: name its key as the prefix"
+        ));
+    };
+    let (root, bucket) = (root.to_owned(), input.bucket.clone());
+    let open = move || open_uploads(&root, &bucket, &key);
+    let open = tokio::task::spawn_blocking(open).await;
+    let found = open.map_err(io::Error::other).flatten().map_err(|error| {
+        tracing::error!("list uploads: {error}");
+        s3_error!(InternalError, "the uploads could not be listed")
+    })?;
+    Ok(ListMultipartUploadsOutput {
+        is_truncated: Some(false),
+        uploads: Some(found),
+        bucket: Some(input.bucket),
+        prefix: input.prefix,
+        ..Default::default()
+    })
+}
+
+fn open_uploads(root: &Path, bucket: &str, key: &str) -> io::Result<Vec<MultipartUpload>> {
+    let [in_bucket, of_key] = [bucket, key].map(|name| URL_SAFE_NO_PAD.encode(name));
+    let before = format!(".bucket-{in_bucket}.object-{of_key}.upload-");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(&before));
+        let Some(id) = id.and_then(|rest| rest.strip_suffix(".metadata.json")) else {
+            continue;
+        };
+        // What was joined or aborted has lost this one first.
+        if root.join(format!(".upload-{id}.json")).exists() {
+            found.push(MultipartUpload {
+                key: Some(key.to_owned()),
+                upload_id: Some(id.to_owned()),
                 ..Default::default()
             });
         }

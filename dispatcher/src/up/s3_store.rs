@@ -46,6 +46,20 @@ impl Store {
         })
     }
 
+    /// Removes the directories that a deleted object leaves empty. A writer that has just made
+    /// one of them and not yet moved its object there fails, and tries again.
+    async fn prune(&self, bucket: &str, key: &str) {
+        let bucket = self.root.join(bucket);
+        let object = bucket.join(key);
+        let folders = object.ancestors().skip(1);
+        for folder in folders.take_while(|folder| *folder != bucket) {
+            // Not empty, or gone already: nothing is to be done above it either.
+            if tokio::fs::remove_dir(folder).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Puts an object, its side files and their directories on disk.
     async fn sync(&self, bucket: &str, key: &str) -> S3Result<()> {
         let root = self.root.clone();
@@ -77,6 +91,16 @@ impl Store {
     }
 }
 
+/// Logs what went wrong here. What a client did wrong is its own affair: see
+/// [`clawlink_shared::telemetry::DEFAULT_FILTER`].
+fn told<T>(done: S3Result<T>) -> S3Result<T> {
+    done.inspect_err(|error| {
+        if *error.code() == S3ErrorCode::InternalError {
+            tracing::error!("object storage: {error:?}");
+        }
+    })
+}
+
 /// Operations that go to the storage as they are.
 macro_rules! pass {
     ($($name:ident: $input:ident => $output:ident),* $(,)?) => {
@@ -84,7 +108,7 @@ macro_rules! pass {
         impl S3 for Store {
             $(
                 async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
-                    self.files.$name(request).await
+                    told(self.files.$name(request).await)
                 }
             )*
 
@@ -93,7 +117,7 @@ macro_rules! pass {
                     return Err(s3_error!(NotImplemented, "conditional writes are not supported"));
                 }
                 let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
-                let response = self.files.put_object(request).await?;
+                let response = told(self.files.put_object(request).await)?;
                 self.sync(&bucket, &key).await?;
                 Ok(response)
             }
@@ -102,8 +126,10 @@ macro_rules! pass {
                 &self,
                 request: S3Request<DeleteObjectInput>,
             ) -> S3Result<S3Response<DeleteObjectOutput>> {
-                let sides = self.side_files(&request.input.bucket, &request.input.key);
-                let response = self.files.delete_object(request).await?;
+                let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+                let sides = self.side_files(&bucket, &key);
+                let response = told(self.files.delete_object(request).await)?;
+                self.prune(&bucket, &key).await;
                 for side in sides {
                     match tokio::fs::remove_file(side).await {
                         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -120,6 +146,13 @@ macro_rules! pass {
                 request: S3Request<ListObjectsV2Input>,
             ) -> S3Result<S3Response<ListObjectsV2Output>> {
                 s3_list::list(&self.root, request.input).await.map(S3Response::new)
+            }
+
+            async fn list_multipart_uploads(
+                &self,
+                request: S3Request<ListMultipartUploadsInput>,
+            ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+                s3_list::uploads(&self.root, request.input).await.map(S3Response::new)
             }
 
             async fn abort_multipart_upload(
@@ -142,7 +175,7 @@ macro_rules! pass {
                     return Err(s3_error!(NotImplemented, "conditional writes are not supported"));
                 }
                 let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
-                let response = self.files.complete_multipart_upload(request).await?;
+                let response = told(self.files.complete_multipart_upload(request).await)?;
                 self.sync(&bucket, &key).await?;
                 Ok(response)
             }

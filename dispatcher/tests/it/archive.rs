@@ -1,10 +1,11 @@
 //! What stays in S3 of a turn and what goes: archives, logs, uploads that nobody finished.
 
 use clawlink::executions::archive::clean;
+use clawlink_fixtures::gate::Gate;
 use clawlink_shared::control::PartUrls;
 use serde_json::{Value, json};
 
-use crate::app::TestApp;
+use crate::app::{Dispatcher, TestApp};
 use crate::jobs::Job;
 use crate::wait::eventually;
 use crate::worker::{Held, Worker};
@@ -211,13 +212,14 @@ async fn a_log_too_long_for_one_request_is_archived_whole() {
         let (status, answer) = held.try_lines(lines.collect()).await;
         assert_eq!(status, 200, "{answer}");
     }
+    let key = format!("session-{}/turns/1.events.jsonl", job.session);
+    let blobs = &test.app().blobs;
+    // A replica died in the middle of the same.
+    blobs.begin_parts(&key).await.unwrap();
     held.complete(batches * batch).await;
     settled(&test).await;
-    let log = read(
-        &test,
-        &format!("session-{}/turns/1.events.jsonl", job.session),
-    )
-    .await;
+    assert!(blobs.open_uploads(&key).await.unwrap().is_empty());
+    let log = read(&test, &key).await;
     assert!(log.len() > 16 * 1024 * 1024, "two parts and more");
     let lines: Vec<Value> = log
         .split_inclusive(|byte| *byte == b'\n')
@@ -290,6 +292,49 @@ async fn a_stale_upload_in_parts_is_aborted_once_its_lease_is_over() {
         .execute(test.db())
         .await
         .unwrap();
+    }
+}
+
+/// A dispatcher that never hears the storage's answer to what it begins.
+async fn deaf(test: &TestApp) -> (Gate, Dispatcher) {
+    let gate = Gate::start().await.unwrap();
+    gate.lead_to(&test.s3.url());
+    let deaf = test
+        .dispatcher_with(|settings| settings.s3.s3_endpoint = Some(gate.url()))
+        .await;
+    gate.lose_answers("?uploads", usize::MAX);
+    (gate, deaf)
+}
+
+#[tokio::test]
+async fn uploads_whose_id_nobody_heard_are_aborted_with_their_session_or_without() {
+    let test = TestApp::start().await;
+    let (_gate, deaf) = deaf(&test).await;
+    for finishes in [true, false] {
+        test.submit().await;
+        let held = Worker::new(&test.dispatcher).run().await;
+        let (status, _) = held.at(&deaf).try_post("archive", &json!({})).await;
+        assert_eq!(status, 503);
+        let key = "select key from uploads where execution_id = $1 and upload_id is null";
+        let key = sqlx::query_scalar::<_, String>(key).bind(held.id());
+        let key = key.fetch_one(test.db()).await.unwrap();
+        let blobs = &test.app().blobs;
+        assert!(!blobs.open_uploads(&key).await.unwrap().is_empty());
+        if finishes {
+            let grant = held.begin_parts().await;
+            assert_eq!(grant.key, key);
+            let part = held.put_part(&grant.parts[0], vec![1; 17]).await;
+            let body = json!({ "parts": [part] });
+            assert_eq!(held.try_post("archive/finish", &body).await.0, 200);
+            assert_eq!(blobs.size(&key).await.unwrap(), Some(17));
+            held.complete(0).await;
+        } else {
+            held.complete(0).await;
+            age_uploads(&test).await;
+            clean(test.app()).await.unwrap();
+            assert_eq!(uploads(&test).await, 0);
+        }
+        assert!(blobs.open_uploads(&key).await.unwrap().is_empty());
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// How long [`eventually`] looks before it fails the test.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 

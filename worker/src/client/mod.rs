@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clawlink_shared::control::{
-    ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, Assignment, ClaimRequest, Complete,
-    ControlItem, EventsAck, LeaseRenewed, MAX_WAIT_SECONDS, Order, PartUrls, PartsRequest,
-    StateChange,
+    ARCHIVE_JOIN_SECONDS, ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, Assignment,
+    ClaimRequest, Complete, ControlItem, EventsAck, LeaseRenewed, MAX_WAIT_SECONDS, Order,
+    PartUrls, PartsRequest, StateChange,
 };
 use clawlink_shared::execution::State;
 use clawlink_shared::id::ExecutionId;
@@ -32,7 +32,7 @@ use crate::lease::Lease;
 /// Bound of a call that the dispatcher answers at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Added to a long-poll's own length.
+/// Added to a long-poll's own length, and to the bound of what a dispatcher itself waits for.
 const POLL_MARGIN: Duration = Duration::from_secs(10);
 
 /// Longest pause between tries.
@@ -169,7 +169,8 @@ impl Held {
     /// Joins the uploaded parts.
     pub async fn archive_finish(&self, request: &ArchiveFinish) -> Result<(), CallError> {
         let body = Body::json(request);
-        self.call("archive/finish", body, CALL_TIMEOUT).await?;
+        let timeout = Duration::from_secs(ARCHIVE_JOIN_SECONDS) + POLL_MARGIN;
+        self.call("archive/finish", body, timeout).await?;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Uploading a session's archive: the worker gets presigned URLs for one key, its lease's own.
 //!
 //! The key names turn and claim, so a stale worker can only write to an object that nobody
-//! will accept. The grant is recorded before a URL leaves, so that no object is forgotten.
+//! will accept. The grant is recorded before an upload begins, so that neither an object nor an
+//! upload is forgotten, whenever a dispatcher dies.
 
 use axum::Extension;
 use axum::extract::State;
@@ -51,16 +52,20 @@ pub(super) async fn grant(
     Json(request): Json<ArchiveRequest>,
 ) -> ApiResult<axum::Json<ArchiveGrant>> {
     let (held, earlier) = current(&app, id, &hash).await?;
-    let key = key_of(&held);
+    let (key, session) = (key_of(&held), held.log.session);
     let earlier_id = earlier.and_then(|upload| upload.upload_id);
     let is_single = request.size.is_some_and(|size| size <= PART_SIZE);
     let wanted = match &earlier_id {
         _ if is_single => None,
         Some(id) => Some(id.clone()),
-        None => Some(app.blobs.begin_parts(&key).await.map_err(no_storage)?),
+        None => {
+            let mut db = app.db.acquire().await?;
+            uploads::announce(&mut db, &key, id, session).await?;
+            drop(db);
+            Some(app.blobs.begin_parts(&key).await.map_err(no_storage)?)
+        }
     };
     let mut db = app.db.acquire().await?;
-    let session = held.log.session;
     let granted = uploads::grant(&mut db, &key, id, session, wanted.as_deref()).await?;
     drop(db);
     let upload_id = granted.as_ref().and_then(|upload| upload.upload_id.clone());
@@ -157,6 +162,8 @@ pub(super) async fn finish(
                 ));
             }
         }
+        // Tries to begin it whose answer was lost, here or at the storage.
+        app.blobs.abort_all(&key).await.map_err(no_storage)?;
         let mut db = app.db.acquire().await?;
         uploads::joined(&mut db, &key, &upload_id).await?;
     }

@@ -33,6 +33,25 @@ pub(crate) async fn find(
     Ok(upload)
 }
 
+/// Notes that an upload in parts is about to begin; its id follows with [`grant`].
+pub(crate) async fn announce(
+    db: &mut PgConnection,
+    key: &str,
+    execution: ExecutionId,
+    session: SessionId,
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "insert into uploads (key, execution_id, session_id) values ($1, $2, $3)
+         on conflict (key) do nothing",
+        key,
+        execution.0,
+        session.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Notes a grant and answers what holds now. An upload in parts that an overlapping call noted
 /// first is kept, so that the URLs of both answers stay good; the caller aborts its own. A single
 /// upload replaces one in parts. `None`: the key is being given up, try again later.

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::shaky::{Shaky, claims, last, starts};
 use super::world::said;
+use crate::wait::eventually;
 
 #[tokio::test]
 async fn whichever_answer_is_lost_there_is_one_run_and_one_end() {
@@ -58,4 +59,37 @@ async fn a_lost_answer_of_the_storage_loses_no_archive() {
         .await;
     assert_eq!(said(&events), ["kept"]);
     assert!(world.storage.has_lost_all());
+}
+
+#[tokio::test]
+async fn joining_a_large_archive_may_take_longer_than_other_calls() {
+    let world = Shaky::start_with(|settings| {
+        settings.s3.s3_endpoint = settings.s3.s3_public_endpoint.clone();
+    })
+    .await;
+    let joined = world.storage.hold(".tar.zst?uploadId=");
+    let worker = world.worker();
+    let script = "head -c 9000000 /dev/urandom > large";
+    let run = world
+        .submit(world.script(script, json!({"github": null})))
+        .await;
+    joined.reached().await;
+    // Other calls are given up after 10 s by the dispatcher, and after 15 s by the worker.
+    let expiry = async || {
+        let expiry = sqlx::query_scalar::<_, f64>(
+            "select extract(epoch from lease_expires_at)::float8 from executions where id = $1",
+        );
+        let expiry = expiry.bind(run.execution).fetch_one(world.app.db()).await;
+        expiry.unwrap()
+    };
+    let begun = expiry().await;
+    eventually("the worker renews its lease meanwhile", async || {
+        (expiry().await > begun + 17.0).then_some(())
+    })
+    .await;
+    assert_eq!(joined.count(), 1, "asked once");
+    joined.release();
+    let events = world.end_of(&run).await;
+    assert_eq!(last(&events)["type"], "completed", "{events:#?}");
+    assert_eq!(worker.exit_code().await, Some(0));
 }

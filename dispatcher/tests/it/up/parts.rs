@@ -252,6 +252,13 @@ async fn s3_takes_archives_in_parts() {
         .await
         .unwrap();
     assert_eq!(head.content_length(), Some((5 << 20) + 17));
+    let neighbour = client.put_object().bucket(BUCKET).key("session-y/z");
+    neighbour.send().await.unwrap();
+    let delete = client.delete_object().bucket(BUCKET).key(key);
+    delete.send().await.unwrap();
+    let folders = std::fs::read_dir(data.path("s3").join(BUCKET)).unwrap();
+    let folders: Vec<_> = folders.map(|folder| folder.unwrap().file_name()).collect();
+    assert_eq!(folders, ["session-y"], "no empty folder stays");
     server.stop().await;
 }
 

@@ -315,12 +315,20 @@ fn a_missing_program_is_one_line_with_the_command_that_installs_it() {
 #[test]
 fn services_give_a_command_its_parts_and_its_exit_code() {
     let dir = scratch();
-    let script = r#"[[ $DATABASE_URL == postgres://* && $REDIS_URL == redis://* && -n $S3_ENDPOINT$S3_BUCKET ]] && exit 7"#;
-    let status = Command::new(CLAWLINK)
+    // An unsigned request is refused, which nobody needs to be woken for.
+    let script = r#"[[ $DATABASE_URL == postgres://* && $REDIS_URL == redis://* && -n $S3_BUCKET ]] || exit 1
+exec 3<>"/dev/tcp/127.0.0.1/${S3_ENDPOINT##*:}"
+printf 'GET / HTTP/1.0\r\n\r\n' >&3
+read -r answer <&3
+[[ $answer == *403* ]] && exit 7"#;
+    let output = Command::new(CLAWLINK)
         .args(["services", "--data-dir"])
         .arg(dir.path().join("data"))
         .args(["--", "bash", "-c", script])
-        .status()
+        .env_remove("CLAWLINK_LOG")
+        .output()
         .expect("run");
-    assert_eq!(status.code(), Some(7));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
 }
