@@ -93,6 +93,22 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
+    /// 409 with `code` if this constraint was broken; what else went wrong is unexpected.
+    pub fn on_constraint(
+        error: sqlx::Error,
+        constraint: &str,
+        code: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        let broken = error
+            .as_database_error()
+            .and_then(|error| error.constraint());
+        if broken == Some(constraint) {
+            return Self::conflict(code, detail);
+        }
+        error.into()
+    }
+
     /// 409 `events_missing`, with the number up to which events are committed.
     pub fn events_missing(acked_n: u64) -> Self {
         let detail = format!("events after n={acked_n} are missing; send them, then repeat");

@@ -10,6 +10,7 @@ pub mod http;
 
 pub mod auth;
 
+pub mod agents;
 pub mod audit;
 pub mod executions;
 pub mod feed;

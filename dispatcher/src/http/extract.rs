@@ -1,13 +1,16 @@
 //! Extractors that answer with our errors.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use clawlink_shared::problem::FieldFault;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
@@ -88,6 +91,47 @@ pub fn require_json(headers: &HeaderMap) -> ApiResult<()> {
     } else {
         Err(ApiError::unsupported_media_type())
     }
+}
+
+/// 400 unless the text has this many characters, none of them a control character other than
+/// tabs and line ends.
+pub fn check_text(field: &str, text: &str, length: RangeInclusive<usize>) -> ApiResult<()> {
+    let is_odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    let fault = if !length.contains(&text.chars().count()) {
+        format!(
+            "must have {} to {} characters",
+            length.start(),
+            length.end()
+        )
+    } else if text.contains(is_odd) {
+        "must not contain control characters".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::invalid_fields(vec![FieldFault {
+        field: field.to_owned(),
+        message: fault,
+    }]))
+}
+
+/// Largest free JSON value of a field, in bytes.
+const MAX_JSON_FIELD: usize = 64 * 1024;
+
+/// 400 unless a free JSON value can be stored: not too large, and without NUL, which `jsonb`
+/// does not take.
+pub fn check_json(field: &str, value: Option<&Value>) -> ApiResult<()> {
+    let text = value.map(Value::to_string).unwrap_or_default();
+    let fault = if text.len() > MAX_JSON_FIELD {
+        format!("must have at most {MAX_JSON_FIELD} bytes")
+    } else if text.contains("\\u0000") {
+        "must not contain NUL".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::invalid_fields(vec![FieldFault {
+        field: field.to_owned(),
+        message: fault,
+    }]))
 }
 
 /// Reads a body: 413 beyond `limit` bytes, 408 when it has not arrived `within` that time.

@@ -16,7 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{executions, sessions};
+use crate::{agents, executions, sessions};
 use doc::Doc;
 use routes::{Access, Route, Routes};
 
@@ -55,6 +55,7 @@ pub fn routes(app: &App) -> Routes {
         )
         .merge(executions::routes(app))
         .merge(sessions::routes(app))
+        .merge(agents::routes(app))
 }
 
 /// The service, and the table it was made from.

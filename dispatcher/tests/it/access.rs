@@ -28,6 +28,25 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /sessions/{id}", Needs(SessionRead), 200),
     ("GET /sessions/{id}/stream", Needs(SessionRead), 200),
     ("DELETE /sessions/{id}", Needs(SessionDelete), 409),
+    ("GET /api/agents", Needs(AgentRead), 200),
+    ("POST /api/agents", Needs(AgentManage), 400),
+    ("GET /api/agents/{id}", Needs(AgentRead), 404),
+    ("PATCH /api/agents/{id}", Needs(AgentManage), 404),
+    ("DELETE /api/agents/{id}", Needs(AgentManage), 404),
+    ("GET /api/agents/{id}/skills", Needs(AgentRead), 404),
+    ("POST /api/agents/{id}/skills", Needs(AgentManage), 400),
+    ("GET /api/skills", Needs(AgentRead), 200),
+    ("GET /api/skill-assignments/tenant", Needs(AgentRead), 200),
+    (
+        "POST /api/skill-assignments/tenant",
+        Needs(AgentManage),
+        400,
+    ),
+    (
+        "DELETE /api/skill-assignments/tenant/{slug}",
+        Needs(AgentManage),
+        404,
+    ),
     ("POST /worker/claim", Access::Pool, 400),
     ("POST /worker/executions/{id}/ack", Access::Lease, 0),
     ("POST /worker/executions/{id}/state", Access::Lease, 0),
@@ -89,7 +108,8 @@ fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<
         (Access::Lease, _) => None,
         (Needs(permission), Own(role)) if !Role::Key(role).may(permission) => Some(403),
         (_, Own(_)) => Some(open),
-        (_, ForeignAdmin) if is_own_thing => Some(404),
+        // A body that is refused is refused before anything is looked for.
+        (_, ForeignAdmin) if is_own_thing && open != 400 => Some(404),
         (_, ForeignAdmin) => Some(open),
         _ => Some(401),
     }
@@ -179,7 +199,7 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
         true => made.session_id.to_string(),
         false => made.execution_id.to_string(),
     };
-    let path = route.path.replace("{id}", &id);
+    let path = route.path.replace("{id}", &id).replace("{slug}", "none");
     let mut request = test.http.request(route.method.clone(), test.url(&path));
     if let Some(key) = key {
         request = request.bearer_auth(key);

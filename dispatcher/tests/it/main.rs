@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod agents;
 mod app;
 mod archive;
 mod bench;

@@ -1,0 +1,294 @@
+//! The client API of agents. Old clients read `agent_type`, newer ones `type`: answers have both.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use clawlink_shared::id::AgentId;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::store::{self, Row, Values};
+use super::{missing, skills};
+use crate::app::App;
+use crate::audit::{self, Actor, Entry};
+use crate::auth::principal::Principal;
+use crate::error::{ApiError, ApiResult};
+use crate::executions::timestamp;
+use crate::http::extract::{self, Path, Query};
+use crate::http::page;
+
+/// Longest name, type and endpoint, in characters.
+const MAX_NAME: usize = 200;
+const MAX_ENDPOINT: usize = 2000;
+const MAX_DESCRIPTION: usize = 10_000;
+/// Longest credential, in bytes.
+const MAX_KEY: usize = 16 * 1024;
+
+/// An agent as clients see it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Agent {
+    id: i64,
+    tenant_id: i64,
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    /// The same as `type`.
+    #[serde(rename = "agent_type")]
+    agent_type: String,
+    endpoint: Option<String>,
+    description: Option<String>,
+    /// Names of its skills; in lists of agents only those of active ones.
+    capabilities: Vec<String>,
+    /// Always null: what is stored of a credential is nobody's business.
+    api_key_hash: Option<String>,
+    has_api_key: bool,
+    is_active: bool,
+    #[schema(value_type = Option<Object>)]
+    config: Option<Value>,
+    created_at: String,
+    updated_at: String,
+}
+
+/// A new agent.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NewAgent {
+    name: String,
+    #[serde(rename = "type", alias = "agentType", alias = "agent_type")]
+    kind: String,
+    endpoint: Option<String>,
+    description: Option<String>,
+    /// Its credential: stored sealed, never shown.
+    #[serde(alias = "api_key")]
+    api_key: Option<String>,
+    #[schema(value_type = Option<Object>)]
+    config: Option<Value>,
+}
+
+/// Changes of an agent; what is absent stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChangedAgent {
+    name: Option<String>,
+    #[serde(rename = "type", alias = "agentType", alias = "agent_type")]
+    kind: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    endpoint: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    description: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given", alias = "api_key")]
+    #[schema(value_type = Option<String>)]
+    api_key: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Object>)]
+    config: Option<Option<Value>>,
+    is_active: Option<bool>,
+}
+
+#[derive(Deserialize, IntoParams)]
+pub(super) struct ListQuery {
+    /// How many.
+    limit: Option<i64>,
+    /// Only those with a greater number.
+    after: Option<i64>,
+}
+
+/// Tells a field that is null from one that is absent.
+pub(super) fn given<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl Agent {
+    fn of(row: Row, capabilities: Vec<String>) -> Self {
+        Self {
+            id: row.id,
+            tenant_id: row.workspace_id,
+            name: row.name,
+            agent_type: row.kind.clone(),
+            kind: row.kind,
+            endpoint: row.endpoint,
+            description: row.description,
+            capabilities,
+            api_key_hash: None,
+            has_api_key: row.has_api_key,
+            is_active: row.is_active,
+            config: row.config,
+            created_at: timestamp(row.created_at),
+            updated_at: timestamp(row.updated_at),
+        }
+    }
+}
+
+/// `GET /api/agents`.
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Query(query): Query<ListQuery>,
+) -> ApiResult<Json<Vec<Agent>>> {
+    let limit = page::limit(query.limit.or(Some(page::MAX_LIMIT)))?;
+    let mut db = app.db.acquire().await?;
+    let workspace = principal.workspace;
+    let rows = store::list(&mut db, workspace, query.after.unwrap_or(0), limit).await?;
+    let skills = store::skills(&mut db, workspace, None, skills::MAX_LISTED).await?;
+    let agents = rows.into_iter().map(|row| {
+        let own = skills.iter().filter(|skill| skill.agent_id == row.id);
+        let names = own.map(|skill| skill.name.clone()).collect();
+        Agent::of(row, names)
+    });
+    Ok(Json(agents.collect()))
+}
+
+/// `GET /api/agents/{id}`.
+pub(super) async fn get(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<AgentId>,
+) -> ApiResult<Json<Agent>> {
+    shown(&app, &principal, id).await
+}
+
+/// `POST /api/agents`.
+pub(super) async fn create(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    extract::Json(new): extract::Json<NewAgent>,
+) -> ApiResult<(StatusCode, Json<Agent>)> {
+    let values = Values {
+        name: new.name.trim().to_owned(),
+        kind: new.kind.trim().to_owned(),
+        endpoint: new.endpoint,
+        description: new.description,
+        config: new.config,
+        is_active: true,
+    };
+    check(&values, new.api_key.as_deref())?;
+    let mut transaction = app.db.begin().await?;
+    let id = store::insert(&mut transaction, principal.workspace, &values).await?;
+    if let Some(key) = &new.api_key {
+        let sealed = seal(&app, id, key);
+        store::set_key(&mut transaction, principal.workspace, id, Some(&sealed)).await?;
+    }
+    record(&mut transaction, &principal, "agent.created", id, &values).await?;
+    transaction.commit().await?;
+    Ok((StatusCode::CREATED, shown(&app, &principal, id).await?))
+}
+
+/// `PATCH /api/agents/{id}`.
+pub(super) async fn update(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<AgentId>,
+    extract::Json(changed): extract::Json<ChangedAgent>,
+) -> ApiResult<Json<Agent>> {
+    let mut transaction = app.db.begin().await?;
+    let row = store::lock(&mut transaction, principal.workspace, id)
+        .await?
+        .ok_or_else(missing)?;
+    let values = Values {
+        name: changed.name.unwrap_or(row.name).trim().to_owned(),
+        kind: changed.kind.unwrap_or(row.kind).trim().to_owned(),
+        endpoint: changed.endpoint.unwrap_or(row.endpoint),
+        description: changed.description.unwrap_or(row.description),
+        config: changed.config.unwrap_or(row.config),
+        is_active: changed.is_active.unwrap_or(row.is_active),
+    };
+    let key = changed.api_key.as_ref().map(Option::as_deref);
+    check(&values, key.flatten())?;
+    store::update(&mut transaction, principal.workspace, id, &values).await?;
+    if let Some(key) = key {
+        let sealed = key.map(|key| seal(&app, id, key));
+        store::set_key(&mut transaction, principal.workspace, id, sealed.as_deref()).await?;
+    }
+    record(&mut transaction, &principal, "agent.updated", id, &values).await?;
+    transaction.commit().await?;
+    shown(&app, &principal, id).await
+}
+
+/// `DELETE /api/agents/{id}`.
+pub(super) async fn deactivate(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<AgentId>,
+) -> ApiResult<Json<Agent>> {
+    let mut transaction = app.db.begin().await?;
+    let row = store::lock(&mut transaction, principal.workspace, id)
+        .await?
+        .ok_or_else(missing)?;
+    let values = Values {
+        name: row.name,
+        kind: row.kind,
+        endpoint: row.endpoint,
+        description: row.description,
+        config: row.config,
+        is_active: false,
+    };
+    store::update(&mut transaction, principal.workspace, id, &values).await?;
+    record(
+        &mut transaction,
+        &principal,
+        "agent.deactivated",
+        id,
+        &values,
+    )
+    .await?;
+    transaction.commit().await?;
+    shown(&app, &principal, id).await
+}
+
+async fn shown(app: &App, principal: &Principal, id: AgentId) -> ApiResult<Json<Agent>> {
+    let mut db = app.db.acquire().await?;
+    let row = store::find(&mut db, principal.workspace, id)
+        .await?
+        .ok_or_else(missing)?;
+    let skills = store::skills(&mut db, principal.workspace, Some(id), skills::MAX_LISTED).await?;
+    let names = skills.into_iter().map(|skill| skill.name).collect();
+    Ok(Json(Agent::of(row, names)))
+}
+
+async fn record(
+    db: &mut sqlx::PgConnection,
+    principal: &Principal,
+    action: &'static str,
+    id: AgentId,
+    values: &Values,
+) -> anyhow::Result<()> {
+    let actor = Actor::from(principal);
+    let entry = Entry::done(
+        principal.workspace,
+        &actor,
+        action,
+        ("agent", id.to_string()),
+    );
+    let details = json!({"name": values.name, "type": values.kind});
+    audit::record(db, &entry.with(details)).await
+}
+
+/// The credential, sealed for this agent alone.
+fn seal(app: &App, id: AgentId, key: &str) -> Vec<u8> {
+    app.keys
+        .seal(format!("agent:{id}").as_bytes(), key.as_bytes())
+}
+
+fn check(values: &Values, key: Option<&str>) -> ApiResult<()> {
+    extract::check_text("name", &values.name, 1..=MAX_NAME)?;
+    extract::check_text("type", &values.kind, 1..=MAX_NAME)?;
+    let endpoint = values.endpoint.as_deref().unwrap_or_default();
+    extract::check_text("endpoint", endpoint, 0..=MAX_ENDPOINT)?;
+    let description = values.description.as_deref().unwrap_or_default();
+    extract::check_text("description", description, 0..=MAX_DESCRIPTION)?;
+    extract::check_json("config", values.config.as_ref())?;
+    match key {
+        Some(key) if key.is_empty() || key.len() > MAX_KEY => Err(ApiError::invalid(format!(
+            "apiKey must have 1 to {MAX_KEY} bytes"
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,137 @@
+//! Stored agents: a name for a runnable kind with its endpoint, configuration and credential,
+//! and the skills that it says it has.
+//!
+//! An agent's credential goes in and never comes out. Agents are deactivated, not deleted,
+//! because executions name them.
+
+mod http;
+mod skills;
+mod store;
+
+use clawlink_shared::agent::AgentKind;
+use clawlink_shared::id::{AgentId, WorkspaceId};
+use sqlx::PgConnection;
+
+use crate::app::App;
+use crate::error::{ApiError, ApiResult};
+use crate::http::doc::Doc;
+use crate::http::routes::{Access, Routes};
+use crate::workspaces::role::Permission;
+
+/// This feature's routes.
+pub fn routes(app: &App) -> Routes {
+    let read = Access::Needs(Permission::AgentRead);
+    let manage = Access::Needs(Permission::AgentManage);
+    Routes::new(app)
+        .get(
+            "/api/agents",
+            read,
+            http::list,
+            Doc::new("The workspace's agents")
+                .query::<http::ListQuery>()
+                .gives::<Vec<http::Agent>>(200),
+        )
+        .post(
+            "/api/agents",
+            manage,
+            http::create,
+            Doc::new("Make an agent")
+                .body::<http::NewAgent>()
+                .gives::<http::Agent>(201),
+        )
+        .get(
+            "/api/agents/{id}",
+            read,
+            http::get,
+            Doc::new("An agent").gives::<http::Agent>(200),
+        )
+        .patch(
+            "/api/agents/{id}",
+            manage,
+            http::update,
+            Doc::new("Change an agent; null clears")
+                .body::<http::ChangedAgent>()
+                .gives::<http::Agent>(200),
+        )
+        .delete(
+            "/api/agents/{id}",
+            manage,
+            http::deactivate,
+            Doc::new("Deactivate an agent").gives::<http::Agent>(200),
+        )
+        .get(
+            "/api/agents/{id}/skills",
+            read,
+            skills::of_agent,
+            Doc::new("An agent's skills").gives::<Vec<skills::Skill>>(200),
+        )
+        .post(
+            "/api/agents/{id}/skills",
+            manage,
+            skills::create,
+            Doc::new("Give an agent a skill")
+                .body::<skills::NewSkill>()
+                .gives::<skills::Skill>(201),
+        )
+        .get(
+            "/api/skills",
+            read,
+            skills::list,
+            Doc::new("The skills of all of the workspace's agents")
+                .gives::<Vec<skills::Skill>>(200),
+        )
+        .get(
+            "/api/skill-assignments/tenant",
+            read,
+            skills::assignments,
+            Doc::new("The skills that the workspace has taken").gives::<skills::Assignments>(200),
+        )
+        .post(
+            "/api/skill-assignments/tenant",
+            manage,
+            skills::assign,
+            Doc::new("Take a skill for the workspace")
+                .body::<skills::NewAssignment>()
+                .gives::<skills::Assigned>(201),
+        )
+        .delete(
+            "/api/skill-assignments/tenant/{slug}",
+            manage,
+            skills::unassign,
+            Doc::new("Give a skill back")
+                .text("slug")
+                .gives_nothing(204),
+        )
+}
+
+/// A stored agent that may run.
+#[derive(Debug, Clone)]
+pub struct Runnable {
+    /// Which.
+    pub id: AgentId,
+    /// What runs it.
+    pub kind: AgentKind,
+}
+
+/// A stored agent as something to run: 404 if this workspace has no such agent, 403 if it is
+/// deactivated, 400 if nothing here can run its type.
+pub async fn runnable(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: AgentId,
+) -> ApiResult<Runnable> {
+    let agent = store::find(db, workspace, id).await?.ok_or_else(missing)?;
+    if !agent.is_active {
+        return Err(ApiError::forbidden(
+            "this agent is deactivated; activate it first",
+        ));
+    }
+    let kind = AgentKind::from_spelling(&agent.kind).ok_or_else(|| {
+        ApiError::invalid(format!("agents of type {} cannot be run here", agent.kind))
+    })?;
+    Ok(Runnable { id, kind })
+}
+
+fn missing() -> ApiError {
+    ApiError::not_found("agent_not_found", "this workspace has no such agent")
+}

@@ -1,0 +1,280 @@
+//! Agents, skills and assignments in Postgres.
+
+use clawlink_shared::id::{AgentId, WorkspaceId};
+use serde_json::Value;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+/// A stored agent, without its credential.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) id: i64,
+    pub(super) workspace_id: i64,
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) has_api_key: bool,
+    pub(super) config: Option<Value>,
+    pub(super) is_active: bool,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) updated_at: OffsetDateTime,
+}
+
+/// What is written of an agent; the credential is added once its id is known.
+#[derive(Debug)]
+pub(super) struct Values {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) config: Option<Value>,
+    pub(super) is_active: bool,
+}
+
+pub(super) async fn insert(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    values: &Values,
+) -> anyhow::Result<AgentId> {
+    let id = sqlx::query_scalar!(
+        "insert into agents (workspace_id, name, type, endpoint, description, config, is_active)
+         values ($1, $2, $3, $4, $5, $6, $7) returning id",
+        workspace.0,
+        values.name,
+        values.kind,
+        values.endpoint,
+        values.description,
+        values.config,
+        values.is_active,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(AgentId(id))
+}
+
+/// Writes all values of an agent that the caller has locked.
+pub(super) async fn update(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: AgentId,
+    values: &Values,
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "update agents set name = $3, type = $4, endpoint = $5, description = $6, config = $7,
+            is_active = $8, updated_at = now()
+         where id = $1 and workspace_id = $2",
+        id.0,
+        workspace.0,
+        values.name,
+        values.kind,
+        values.endpoint,
+        values.description,
+        values.config,
+        values.is_active,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Sets or clears an agent's sealed credential.
+pub(super) async fn set_key(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: AgentId,
+    sealed: Option<&[u8]>,
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "update agents set sealed_api_key = $3, updated_at = now()
+         where id = $1 and workspace_id = $2",
+        id.0,
+        workspace.0,
+        sealed,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn find(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: AgentId,
+) -> anyhow::Result<Option<Row>> {
+    let row = sqlx::query_as!(
+        Row,
+        "select id, workspace_id, name, type as kind, endpoint, description,
+            sealed_api_key is not null as \"has_api_key!\", config, is_active, created_at, updated_at
+         from agents where id = $1 and workspace_id = $2",
+        id.0,
+        workspace.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row)
+}
+
+/// The same, locked until the transaction ends.
+pub(super) async fn lock(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: AgentId,
+) -> anyhow::Result<Option<Row>> {
+    let row = sqlx::query_as!(
+        Row,
+        "select id, workspace_id, name, type as kind, endpoint, description,
+            sealed_api_key is not null as \"has_api_key!\", config, is_active, created_at, updated_at
+         from agents where id = $1 and workspace_id = $2 for no key update",
+        id.0,
+        workspace.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row)
+}
+
+/// Up to `limit` agents after `after`, in order of their numbers.
+pub(super) async fn list(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    after: i64,
+    limit: i64,
+) -> anyhow::Result<Vec<Row>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, workspace_id, name, type as kind, endpoint, description,
+            sealed_api_key is not null as \"has_api_key!\", config, is_active, created_at, updated_at
+         from agents where workspace_id = $1 and id > $2 order by id limit $3",
+        workspace.0,
+        after,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows)
+}
+
+/// A skill of an agent.
+#[derive(Debug)]
+pub(super) struct SkillRow {
+    pub(super) id: i64,
+    pub(super) agent_id: i64,
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) input_schema: Option<Value>,
+    pub(super) output_schema: Option<Value>,
+    pub(super) created_at: OffsetDateTime,
+}
+
+/// What is written of a skill.
+#[derive(Debug)]
+pub(super) struct SkillValues {
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) input_schema: Option<Value>,
+    pub(super) output_schema: Option<Value>,
+}
+
+pub(super) async fn insert_skill(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    agent: AgentId,
+    values: &SkillValues,
+) -> Result<SkillRow, sqlx::Error> {
+    sqlx::query_as!(
+        SkillRow,
+        "insert into skills (workspace_id, agent_id, name, description, input_schema, output_schema)
+         values ($1, $2, $3, $4, $5, $6)
+         returning id, agent_id, name, description, input_schema, output_schema, created_at",
+        workspace.0,
+        agent.0,
+        values.name,
+        values.description,
+        values.input_schema,
+        values.output_schema,
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Skills of one agent or of all, in order of their numbers.
+pub(super) async fn skills(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    agent: Option<AgentId>,
+    limit: i64,
+) -> anyhow::Result<Vec<SkillRow>> {
+    let rows = sqlx::query_as!(
+        SkillRow,
+        "select id, agent_id, name, description, input_schema, output_schema, created_at
+         from skills where workspace_id = $1 and ($2::bigint is null or agent_id = $2)
+         order by id limit $3",
+        workspace.0,
+        agent.map(|agent| agent.0),
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows)
+}
+
+/// A skill that a workspace has taken.
+#[derive(Debug)]
+pub(super) struct AssignmentRow {
+    pub(super) skill_slug: String,
+    pub(super) assigned_by: String,
+    pub(super) assigned_at: OffsetDateTime,
+}
+
+/// Takes a skill; nothing changes if it was taken before.
+pub(super) async fn assign(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    slug: &str,
+    by: &str,
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "insert into skill_assignments (workspace_id, skill_slug, assigned_by)
+         values ($1, $2, $3) on conflict do nothing",
+        workspace.0,
+        slug,
+        by,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Gives a skill back; false if it was not taken.
+pub(super) async fn unassign(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    slug: &str,
+) -> anyhow::Result<bool> {
+    let done = sqlx::query!(
+        "delete from skill_assignments where workspace_id = $1 and skill_slug = $2",
+        workspace.0,
+        slug,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn assignments(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    limit: i64,
+) -> anyhow::Result<Vec<AssignmentRow>> {
+    let rows = sqlx::query_as!(
+        AssignmentRow,
+        "select skill_slug, assigned_by, assigned_at from skill_assignments
+         where workspace_id = $1 order by skill_slug limit $2",
+        workspace.0,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows)
+}

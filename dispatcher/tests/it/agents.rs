@@ -1,0 +1,178 @@
+//! Stored agents, their skills, and the skills that a workspace has taken.
+
+use clawlink::auth::principal::KeyRole;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::app::TestApp;
+use super::client::refusal;
+
+/// An installation seen by someone who may manage agents.
+struct Manager {
+    test: TestApp,
+    key: String,
+}
+
+impl Manager {
+    async fn start() -> Self {
+        let test = TestApp::start().await;
+        let (_, key) = test.key_for("default", KeyRole::Admin).await;
+        let key = key.expose().to_owned();
+        Self { test, key }
+    }
+
+    fn call(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.test.http.request(method, self.test.url(path));
+        request.bearer_auth(&self.key)
+    }
+
+    async fn json(&self, method: Method, path: &str, body: Value) -> Value {
+        let answer = self.call(method, path).json(&body).send().await.unwrap();
+        assert!(
+            answer.status().is_success(),
+            "{}",
+            answer.text().await.unwrap()
+        );
+        answer.json().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_made_changed_and_deactivated() {
+    let manager = Manager::start().await;
+    let new = json!({"name": " reviewer ", "type": "claude", "endpoint": "https://a.example",
+        "config": {"model": "opus"}, "apiKey": "very-secret-value"});
+    let made = manager.json(Method::POST, "/api/agents", new).await;
+    let path = format!("/api/agents/{}", made["id"]);
+    assert_eq!(made["name"], "reviewer");
+    assert_eq!(
+        (&made["type"], &made["agent_type"]),
+        (&json!("claude"), &json!("claude"))
+    );
+    assert_eq!(
+        (&made["apiKeyHash"], &made["hasApiKey"]),
+        (&Value::Null, &json!(true))
+    );
+
+    let changed = json!({"endpoint": null, "apiKey": null, "description": "reads diffs"});
+    let changed = manager.json(Method::PATCH, &path, changed).await;
+    assert_eq!(
+        (&changed["endpoint"], &changed["hasApiKey"]),
+        (&Value::Null, &json!(false))
+    );
+    assert_eq!(
+        (
+            &changed["name"],
+            &changed["description"],
+            &changed["config"]["model"]
+        ),
+        (&json!("reviewer"), &json!("reads diffs"), &json!("opus")),
+        "what is absent stays"
+    );
+
+    let gone = manager.json(Method::DELETE, &path, json!({})).await;
+    assert_eq!(gone["isActive"], false);
+    let list = manager.json(Method::GET, "/api/agents", json!({})).await;
+    assert_eq!(list.as_array().unwrap().len(), 1, "it can still be named");
+}
+
+#[tokio::test]
+async fn a_credential_goes_in_and_never_comes_out() {
+    let manager = Manager::start().await;
+    let new = json!({"name": "a", "type": "http", "apiKey": "very-secret-value"});
+    let made = manager.json(Method::POST, "/api/agents", new).await;
+    let list = manager.json(Method::GET, "/api/agents", json!({})).await;
+    let audit: Vec<Value> = sqlx::query_scalar("select to_jsonb(e) from audit_entries e")
+        .fetch_all(manager.test.db())
+        .await
+        .unwrap();
+    let stored: Value = sqlx::query_scalar("select to_jsonb(a) from agents a")
+        .fetch_one(manager.test.db())
+        .await
+        .unwrap();
+    let all = format!("{made}{list}{audit:?}{stored}");
+    assert!(!all.contains("very-secret-value"), "{all}");
+    // As `to_jsonb` shows bytes.
+    assert!(!all.contains(&hex(b"very-secret-value")), "{all}");
+    assert!(all.contains("agent.created"));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn skills_belong_to_their_agent_and_workspace() {
+    let manager = Manager::start().await;
+    let agent = json!({"name": "a", "agentType": "claude"});
+    let agent = manager.json(Method::POST, "/api/agents", agent).await;
+    let path = format!("/api/agents/{}/skills", agent["id"]);
+    let skill = json!({"name": "review", "inputSchema": {"type": "object"}});
+    let made = manager.json(Method::POST, &path, skill.clone()).await;
+    assert_eq!(made["skill_id"], made["id"].to_string());
+    let (status, problem) = refusal(manager.call(Method::POST, &path).json(&skill)).await;
+    assert_eq!((status, &problem["error"]), (409, &json!("skill_exists")));
+    let listed = manager.json(Method::GET, "/api/agents", json!({})).await;
+    assert_eq!(listed[0]["capabilities"], json!(["review"]));
+
+    let (_, foreign) = manager.test.key_for("other", KeyRole::Admin).await;
+    let foreigner = Manager {
+        key: foreign.expose().to_owned(),
+        test: manager.test,
+    };
+    let nothing = foreigner.json(Method::GET, "/api/skills", json!({})).await;
+    assert_eq!(nothing, json!([]), "skills are not global");
+    let agent = format!("/api/agents/{}", agent["id"]);
+    for (method, path, body) in [
+        (Method::GET, &agent, json!({})),
+        (Method::PATCH, &agent, json!({"name": "mine"})),
+        (Method::DELETE, &agent, json!({})),
+        (Method::GET, &path, json!({})),
+        (Method::POST, &path, skill),
+    ] {
+        let (status, _) = refusal(foreigner.call(method, path).json(&body)).await;
+        assert_eq!(status, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_takes_skills_and_gives_them_back() {
+    let manager = Manager::start().await;
+    let path = "/api/skill-assignments/tenant";
+    for spelling in ["skillSlug", "slug", "skill_slug"] {
+        let taken = manager
+            .json(Method::POST, path, json!({spelling: "lint"}))
+            .await;
+        assert_eq!(
+            (&taken["ok"], &taken["skillSlug"]),
+            (&json!(true), &json!("lint"))
+        );
+    }
+    let list = manager.json(Method::GET, path, json!({})).await;
+    assert_eq!(list["assignments"].as_array().unwrap().len(), 1);
+    let one = format!("{path}/lint");
+    let gone = manager.call(Method::DELETE, &one).send().await.unwrap();
+    assert_eq!(gone.status(), 204);
+    let (status, _) = refusal(manager.call(Method::DELETE, &one)).await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_refused() {
+    let manager = Manager::start().await;
+    for body in [
+        json!({"name": "", "type": "claude"}),
+        json!({"name": "a\u{0}b", "type": "claude"}),
+        json!({"name": "a", "type": "claude", "config": {"a": "\u{0}"}}),
+        json!({"name": "a", "type": "claude", "config": {"a": "x".repeat(70_000)}}),
+        json!({"name": "a".repeat(201), "type": "claude"}),
+        json!({"name": 7, "type": "claude"}),
+    ] {
+        let call = manager.call(Method::POST, "/api/agents").json(&body);
+        let (status, problem) = refusal(call).await;
+        assert_eq!(
+            (status, &problem["error"]),
+            (400, &json!("invalid_request"))
+        );
+    }
+}
