@@ -75,7 +75,7 @@ impl App {
             db,
             bus,
             blobs,
-            keys: Keys::derive(secret_key)?,
+            keys: Keys::derive(secret_key, settings.secret_key_old.as_ref())?,
             pool_token,
             tuning: settings.tuning.clone(),
             shutdown,

@@ -30,6 +30,9 @@ pub struct Settings {
     /// 32 random bytes in base64: seals credentials and signs lease tokens. The same on all replicas.
     #[arg(long, env = "CLAWLINK_SECRET_KEY", hide_env_values = true)]
     pub secret_key: Option<Secret>,
+    /// While the secret key is being replaced: the other one, which is accepted too.
+    #[arg(long, env = "CLAWLINK_SECRET_KEY_OLD", hide_env_values = true)]
+    pub secret_key_old: Option<Secret>,
     /// What workers show to claim work.
     #[arg(long, env = "CLAWLINK_POOL_TOKEN", hide_env_values = true)]
     pub pool_token: Option<Secret>,

@@ -29,7 +29,8 @@ const RETRY_AFTER: u64 = 5;
 #[derive(Debug)]
 pub(super) struct Once {
     pub(super) key: String,
-    pub(super) body_mac: [u8; 32],
+    /// With every accepted key; the first is stored.
+    pub(super) body_macs: Vec<[u8; 32]>,
 }
 
 /// An execution that exists, made now or by an earlier request with the same key.
@@ -117,7 +118,7 @@ async fn earlier(
     let Some(earlier) = idempotency::find(db, &principal.name(), &once.key).await? else {
         return Ok(None);
     };
-    if earlier.body_mac != once.body_mac {
+    if !once.body_macs.iter().any(|mac| earlier.body_mac == mac) {
         return Err(ApiError::conflict(
             "idempotency_conflict",
             "this Idempotency-Key came with another body before; use a new key for a new request",
@@ -197,8 +198,8 @@ async fn write(
         on_worker_lost: request.on_worker_lost,
         submitted_by: &principal.name(),
         wait_reason: outlook.wait_reason,
-        sealed_credentials: &app.keys.seal(uuid.as_bytes(), &credentials),
-        idempotency: once.map(|once| (once.key.as_str(), &once.body_mac[..])),
+        sealed_credentials: &app.keys.seal_without_id(uuid.as_bytes(), &credentials),
+        idempotency: once.map(|once| (once.key.as_str(), &once.body_macs[0][..])),
     };
     let id = rows::insert_execution(db, &new).await?;
     let mut log = LockedLog {

@@ -148,7 +148,7 @@ fn once(app: &App, headers: &HeaderMap, body: &Value) -> ApiResult<Option<Once>>
         })?;
     Ok(Some(Once {
         key: key.to_owned(),
-        body_mac: app.keys.body_mac(&request::canonical(body)),
+        body_macs: app.keys.body_macs(&request::canonical(body)),
     }))
 }
 

@@ -17,6 +17,7 @@ use clawlink_shared::control::{
 };
 use clawlink_shared::execution::Spec;
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
+use clawlink_shared::secret::Secret;
 use rand::RngExt;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -123,10 +124,11 @@ async fn repeated(app: &App, request: &ClaimRequest) -> ApiResult<Option<Assignm
     let held = assignment::by_claim(&mut db, request.claim_id).await?;
     drop(db);
     let Some(held) = held else { return Ok(None) };
-    let token = app.keys.lease_token(held.execution, request.claim_id);
-    if held.lease_hash != hash_token(token.expose()) {
-        return Ok(None);
-    }
+    let hash = &held.lease_hash;
+    let token = app
+        .keys
+        .lease_token_with_hash(held.execution, request.claim_id, hash);
+    let Some(token) = token else { return Ok(None) };
     let (spec, credentials) = match content(app, &held) {
         Ok(content) => content,
         Err(error) => {
@@ -136,7 +138,7 @@ async fn repeated(app: &App, request: &ClaimRequest) -> ApiResult<Option<Assignm
             return Ok(None);
         }
     };
-    let assignment = build(app, request, held, spec, credentials).await?;
+    let assignment = build(app, token, held, spec, credentials).await?;
     Ok(Some(assignment))
 }
 
@@ -308,7 +310,7 @@ fn content(app: &App, held: &Held) -> anyhow::Result<(Spec, Credentials)> {
 
 async fn build(
     app: &App,
-    request: &ClaimRequest,
+    token: Secret,
     held: Held,
     spec: Spec,
     credentials: Credentials,
@@ -325,7 +327,7 @@ async fn build(
             uuid: held.uuid,
         },
         lease: Lease {
-            token: app.keys.lease_token(held.execution, request.claim_id),
+            token,
             expires_in_ms: tuning.lease.as_millis() as u64,
             attempt: u32::try_from(held.attempt).unwrap_or(1),
         },
