@@ -12,6 +12,7 @@ use crate::blobs::Blobs;
 use crate::bus::Bus;
 use crate::config::{Settings, Tuning};
 use crate::executions::reconcile::Rebuild;
+use crate::http::limit::Limiter;
 use crate::outbox::Pokes;
 use crate::secrets::Keys;
 use crate::{MIGRATOR, workspaces};
@@ -43,6 +44,8 @@ pub struct Parts {
     pub replica: uuid::Uuid,
     /// Wakes the outbox's loops.
     pub pokes: Pokes,
+    /// How many requests each caller may make.
+    pub limiter: Limiter,
     /// Wakes the reconciler.
     pub rebuild: Rebuild,
 }
@@ -80,6 +83,7 @@ impl App {
             tuning: settings.tuning.clone(),
             shutdown,
             replica,
+            limiter: Limiter::new(settings.tuning.rate_per_minute),
             pokes: Pokes::default(),
             rebuild: Rebuild::default(),
         })))

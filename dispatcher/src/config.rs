@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::http::HeaderValue;
 use clap::Args;
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::{self, Fallbacks, Lookup};
@@ -101,6 +102,17 @@ pub struct Tuning {
     /// How long a draining dispatcher waits for open requests, in seconds.
     #[arg(long, env = "CLAWLINK_DRAIN_SECONDS", default_value = "20", value_parser = seconds)]
     pub drain: Duration,
+    /// Requests that one caller may make in a minute, on all replicas together; 0: any number.
+    #[arg(long, env = "CLAWLINK_RATE_PER_MINUTE", default_value_t = 6000)]
+    pub rate_per_minute: u32,
+    /// Origins whose pages may call the API from a browser, separated by commas
+    #[arg(
+        long,
+        env = "CLAWLINK_CORS_ORIGINS",
+        value_delimiter = ',',
+        value_name = "ORIGIN"
+    )]
+    pub cors_origins: Vec<HeaderValue>,
     /// Largest request body, in bytes.
     #[arg(long, env = "CLAWLINK_MAX_BODY_BYTES", default_value_t = 10 * 1024 * 1024)]
     pub max_body_bytes: usize,

@@ -152,6 +152,14 @@ impl ApiError {
             .with(|inner| inner.retry_after = Some(retry_after))
     }
 
+    /// 429 `rate_limited`: this caller made more than `per_minute` requests; `retry_after` in
+    /// seconds.
+    pub fn rate_limited(per_minute: u32, retry_after: u64) -> Self {
+        let detail = format!("more than {per_minute} requests a minute; wait and try again");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+            .with(|inner| inner.retry_after = Some(retry_after))
+    }
+
     /// 503; the cause is logged.
     pub fn unavailable(detail: impl Into<String>, cause: impl Into<anyhow::Error>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).with(|inner| {

@@ -25,6 +25,7 @@ pub async fn admit(
     mut request: Request,
     next: Next,
 ) -> ApiResult<Response> {
+    let mut standing = None;
     match access {
         Access::Public => {}
         Access::Person | Access::PlatformAdmin => {
@@ -34,6 +35,7 @@ pub async fn admit(
             let mut principal = authenticate(&app, request.headers()).await?;
             principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
+            standing = app.limiter.admit(&app.bus, &principal.name()).await?;
             principal.require(permission)?;
             request.extensions_mut().insert(principal);
         }
@@ -50,7 +52,11 @@ pub async fn admit(
             name_execution(&mut request).await;
         }
     }
-    Ok(next.run(request).await)
+    let mut response = next.run(request).await;
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
+    }
+    Ok(response)
 }
 
 /// Says in the request's span which execution a worker's call is about.

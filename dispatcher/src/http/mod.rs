@@ -1,8 +1,11 @@
 //! The HTTP surface, assembled from the features' route tables.
 
 pub mod doc;
+mod docs;
+pub mod edge;
 pub mod extract;
 pub mod health;
+pub mod limit;
 pub mod listen;
 pub mod metrics;
 pub mod openapi;
@@ -53,6 +56,26 @@ pub fn routes(app: &App) -> Routes {
             openapi::openapi,
             Doc::new("This document").gives_any(200),
         )
+        .get(
+            "/docs",
+            Access::Public,
+            docs::redirect,
+            Doc::new("To the page about this API").gives_nothing(308),
+        )
+        .get(
+            "/docs/",
+            Access::Public,
+            docs::index,
+            Doc::new("A page about this API").gives_as(200, "text/html"),
+        )
+        .get(
+            "/docs/{file}",
+            Access::Public,
+            docs::file,
+            Doc::new("A file of that page")
+                .text("file")
+                .gives_as(200, "*/*"),
+        )
         .merge(executions::routes(app))
         .merge(sessions::routes(app))
         .merge(agents::routes(app))
@@ -66,6 +89,8 @@ pub fn service(app: &App) -> (Router, Vec<Route>) {
         .layer(Extension(document))
         .fallback(async || ApiError::not_found("not_found", "no such path; API.md lists them"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(edge::cors(&app.tuning.cors_origins))
+        .layer(middleware::from_fn(edge::security_headers))
         .layer(middleware::from_fn(trace::request_span))
         .layer(CatchPanicLayer::custom(trace::panicked))
         .with_state(app.clone());

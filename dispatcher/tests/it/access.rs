@@ -20,6 +20,9 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /status", Access::Public, 429),
     ("GET /metrics", Access::Public, 200),
     ("GET /openapi.json", Access::Public, 200),
+    ("GET /docs", Access::Public, 200),
+    ("GET /docs/", Access::Public, 200),
+    ("GET /docs/{file}", Access::Public, 404),
     ("POST /execute", Needs(ExecutionSubmit), 400),
     ("GET /executions/{id}", Needs(ExecutionRead), 200),
     ("GET /executions/{id}/events", Needs(ExecutionRead), 200),
@@ -200,6 +203,7 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
         false => made.execution_id.to_string(),
     };
     let path = route.path.replace("{id}", &id).replace("{slug}", "none");
+    let path = path.replace("{file}", "none");
     let mut request = test.http.request(route.method.clone(), test.url(&path));
     if let Some(key) = key {
         request = request.bearer_auth(key);

@@ -263,6 +263,7 @@ fn settings(database: &Database, s3: &S3Server) -> Settings {
     settings.s3.s3_secret_key = Some(s3.secret_key().clone());
     settings.secret_key = Some(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="));
     settings.pool_token = Some(Secret::new(POOL_TOKEN));
+    settings.tuning.rate_per_minute = 0;
     settings.tuning.database_connections = 8;
     settings.tuning.tick = Duration::from_millis(50);
     settings.tuning.drain = Duration::from_secs(5);

@@ -14,6 +14,7 @@ mod cancel;
 mod client;
 mod contract;
 mod e2e;
+mod edge;
 mod execute;
 mod health;
 mod jobs;
