@@ -12,6 +12,7 @@ use crate::blobs::Blobs;
 use crate::bus::Bus;
 use crate::config::{Settings, Tuning};
 use crate::executions::reconcile::Rebuild;
+use crate::github::Github;
 use crate::http::limit::Limiter;
 use crate::outbox::Pokes;
 use crate::secrets::Keys;
@@ -32,6 +33,8 @@ pub struct Parts {
     pub bus: Bus,
     /// S3: session archives and archived logs.
     pub blobs: Blobs,
+    /// GitHub: pull requests.
+    pub github: Github,
     /// Keys derived from the installation's secret key.
     pub keys: Keys,
     /// What workers show to claim.
@@ -78,6 +81,7 @@ impl App {
             db,
             bus,
             blobs,
+            github: Github::new(&settings.github)?,
             keys: Keys::derive(secret_key, settings.secret_key_old.as_ref())?,
             pool_token,
             tuning: settings.tuning.clone(),

@@ -38,7 +38,33 @@ pub struct Settings {
     #[arg(long, env = "CLAWLINK_POOL_TOKEN", hide_env_values = true)]
     pub pool_token: Option<Secret>,
     #[command(flatten)]
+    pub github: GithubSettings,
+    #[command(flatten)]
     pub tuning: Tuning,
+}
+
+/// Where pull requests are opened, and how webhooks are known.
+#[derive(Debug, Clone, Args)]
+pub struct GithubSettings {
+    /// GitHub's API; of GitHub Enterprise: `https://HOST/api/v3`.
+    #[arg(
+        long,
+        env = "CLAWLINK_GITHUB_API",
+        default_value = "https://api.github.com",
+        value_name = "URL"
+    )]
+    pub github_api: String,
+    /// The host of the repositories that this API serves, as `host` or `host:port`; no other
+    /// host's token is sent to it [default: the API's host without `api.`]
+    #[arg(long, env = "CLAWLINK_GITHUB_HOST", value_name = "HOST")]
+    pub github_host: Option<String>,
+    /// How long one call of the API may take, in seconds; failed ones are tried three times.
+    #[arg(long, env = "CLAWLINK_GITHUB_TIMEOUT_SECONDS", default_value = "10", value_parser = seconds)]
+    pub github_timeout: Duration,
+    /// The secret of GitHub webhooks to `/api/webhooks/github`; without it that path does not
+    /// exist.
+    #[arg(long, env = "CLAWLINK_GITHUB_WEBHOOK_SECRET", hide_env_values = true)]
+    pub github_webhook_secret: Option<Secret>,
 }
 
 /// Where session archives are kept.

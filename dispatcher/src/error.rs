@@ -79,6 +79,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
 
+    /// 404 for a path that does not exist, or not in this installation.
+    pub fn no_such_path() -> Self {
+        Self::not_found("not_found", "no such path; API.md lists them")
+    }
+
     /// 405.
     pub fn method_not_allowed() -> Self {
         Self::new(

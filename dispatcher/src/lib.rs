@@ -14,6 +14,7 @@ pub mod agents;
 pub mod audit;
 pub mod executions;
 pub mod feed;
+pub mod github;
 pub mod sessions;
 pub mod workspaces;
 

@@ -3,7 +3,7 @@
 //! A worker's life, as calls (all dialled by the worker, each may reach another replica):
 //!
 //! ```text
-//! claim ──▶ ack ──▶ events… ──▶ state{running} ──▶ events… ──▶ archive ─▶ archive/finish ─▶ complete ─▶ exit
+//! claim ─▶ ack ─▶ events… ─▶ state{running} ─▶ events… ─▶ pull-request? ─▶ archive ─▶ archive/finish ─▶ complete ─▶ exit
 //!             └──── heartbeat every third of the lease, control long-poll beside it ────┘
 //! ```
 //!
@@ -321,6 +321,28 @@ pub struct ArchiveDone {
     pub size: u64,
     /// Lower-case hex of the compressed bytes.
     pub sha256: String,
+}
+
+/// Answer to `POST …/pull-request`, whose body is empty: which pull request is wanted stands in
+/// the request. Exactly one field is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PullRequestAnswer {
+    /// The open pull request, made now or found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<PullRequest>,
+    /// Why there is none, for people; holds no secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A pull request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequest {
+    /// Its page.
+    pub url: String,
+    /// Its number in the repository.
+    pub number: u64,
 }
 
 /// `POST …/complete`: the recorded end. Idempotent per lease, for 24 h after the end.

@@ -275,6 +275,23 @@ pub struct Repository {
     pub depth: u32,
 }
 
+/// How a client wants its pull request; what is absent is chosen when it is opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PullRequestWish {
+    /// One line; absent: the session's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Markdown; absent: which session and execution it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// The branch it is for; absent: the one that the work began from, else the default branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Whether it is a draft.
+    pub draft: bool,
+}
+
 /// What a worker is told to run: the validated request, completed from its session,
 /// without any credential.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -292,6 +309,9 @@ pub struct Spec {
     pub session_name: String,
     /// The branch that this session works on; with a repository and `autoCommit` always set.
     pub working_branch: Option<String>,
+    /// The pull request to open after a push; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<PullRequestWish>,
     /// The agent's settings.
     pub options: AgentOptions,
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use clawlink_shared::execution::State;
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::Serialize;
+use sqlx::PgConnection;
 pub use store::events::timestamp;
 use tracing::Instrument;
 
@@ -70,7 +71,11 @@ async fn watch_loop(app: App) {
 
 async fn clean_loop(app: App) {
     loop {
-        let cleaning = archive::clean(&app).instrument(tracing::debug_span!("clean"));
+        let cleaning = async {
+            archive::clean(&app).await?;
+            crate::github::clean(&app).await
+        };
+        let cleaning = cleaning.instrument(tracing::debug_span!("clean"));
         if let Err(error) = cleaning.await {
             tracing::warn!(error = format!("{error:#}"), "cleaning failed");
         }
@@ -219,6 +224,24 @@ pub async fn status(app: &App) -> ApiResult<Status> {
         },
         queue: QueueDepth { depth: sum(true) },
     })
+}
+
+/// Executions of one pull request that are looked at.
+const MAX_PULLED: i64 = 1000;
+
+/// An execution with a pull request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulled {
+    /// Its tenant.
+    pub workspace: WorkspaceId,
+    /// Which.
+    pub execution: ExecutionId,
+}
+
+/// The executions whose `prUrl` this is, of all workspaces: for what GitHub itself says, never
+/// for a client's question.
+pub async fn with_pull_request(db: &mut PgConnection, url: &str) -> anyhow::Result<Vec<Pulled>> {
+    store::pulls::with_url(db, url, MAX_PULLED).await
 }
 
 pub(crate) use archive::{archive_turn, delete_objects};

@@ -3,7 +3,7 @@
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::control::Credentials;
-use clawlink_shared::execution::{Repository, Spec};
+use clawlink_shared::execution::{PullRequestWish, Repository, Spec};
 use clawlink_shared::id::SessionId;
 use clawlink_shared::problem::FieldFault;
 use clawlink_shared::prompt::{PromptPart, text_of};
@@ -82,6 +82,7 @@ pub(crate) fn complete(
     if repository.is_none() && (wants_commit == Some(true) || request.branch_name.is_some()) {
         notes.push("`autoCommit` and `branchName` have no effect without a repository".into());
     }
+    let pull_request = pull_request(request, auto_commit, &mut notes);
     let session_name = request
         .session_name
         .take()
@@ -101,6 +102,7 @@ pub(crate) fn complete(
             auto_commit,
             session_name,
             working_branch,
+            pull_request,
             options: std::mem::take(&mut request.options),
         },
         credentials: std::mem::take(&mut request.credentials),
@@ -191,6 +193,25 @@ fn compare(github: &Github, session: &Inherited, faults: &mut Vec<FieldFault>) {
     }
 }
 
+/// The wished pull request, without secrets; there is none without a push.
+fn pull_request(
+    request: &mut Request,
+    auto_commit: bool,
+    notes: &mut Vec<String>,
+) -> Option<PullRequestWish> {
+    let mut wish = request.pull_request.take()?;
+    if !auto_commit {
+        let note = "`createPullRequest` has no effect without a repository and `autoCommit`";
+        notes.push(note.into());
+        return None;
+    }
+    let secrets = secrets(&request.credentials);
+    for text in [&mut wish.title, &mut wish.body].into_iter().flatten() {
+        *text = without(std::mem::take(text), &secrets);
+    }
+    Some(wish)
+}
+
 fn working_branch(
     request: &mut Request,
     session: Option<&Inherited>,
@@ -238,9 +259,7 @@ fn secrets(credentials: &Credentials) -> Vec<String> {
 fn name_of(prompt: &[PromptPart], secrets: &[String]) -> String {
     let mut name = String::new();
     let mut length = 0;
-    let text = secrets
-        .iter()
-        .fold(text_of(prompt), |text, secret| text.replace(secret, "***"));
+    let text = without(text_of(prompt), secrets);
     for word in text.split_whitespace() {
         let word: String = word.chars().filter(|c| !c.is_control()).collect();
         let longer = length + word.chars().count() + usize::from(length > 0);
@@ -260,6 +279,11 @@ fn name_of(prompt: &[PromptPart], secrets: &[String]) -> String {
         name.push_str("Untitled");
     }
     name
+}
+
+fn without(text: String, secrets: &[String]) -> String {
+    let hide = |text: String, secret: &String| text.replace(secret, "***");
+    secrets.iter().fold(text, hide)
 }
 
 /// `clawlink/<slug>-<8 hex>`.

@@ -19,7 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{agents, executions, sessions};
+use crate::{agents, executions, github, sessions};
 use doc::Doc;
 use routes::{Access, Route, Routes};
 
@@ -79,6 +79,7 @@ pub fn routes(app: &App) -> Routes {
         .merge(executions::routes(app))
         .merge(sessions::routes(app))
         .merge(agents::routes(app))
+        .merge(github::routes(app))
 }
 
 /// The service, and the table it was made from.
@@ -87,7 +88,7 @@ pub fn service(app: &App) -> (Router, Vec<Route>) {
     let document = openapi::Document::of(&list);
     let router = router
         .layer(Extension(document))
-        .fallback(async || ApiError::not_found("not_found", "no such path; API.md lists them"))
+        .fallback(async || ApiError::no_such_path())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(edge::cors(&app.tuning.cors_origins))
         .layer(middleware::from_fn(edge::security_headers))

@@ -72,7 +72,14 @@ const EXPECTED: &[(&str, Access, u16)] = &[
         Access::Lease,
         0,
     ),
+    (
+        "POST /worker/executions/{id}/pull-request",
+        Access::Lease,
+        0,
+    ),
     ("POST /worker/executions/{id}/complete", Access::Lease, 0),
+    // No secret is configured here.
+    ("POST /api/webhooks/github", Access::Public, 404),
 ];
 
 /// Who knocks.

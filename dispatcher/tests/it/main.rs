@@ -16,6 +16,7 @@ mod contract;
 mod e2e;
 mod edge;
 mod execute;
+mod github;
 mod health;
 mod jobs;
 mod lease;

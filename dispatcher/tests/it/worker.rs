@@ -122,7 +122,8 @@ impl Held {
         answer(self.post(call).json(body).send().await.unwrap()).await
     }
 
-    async fn must(&self, call: &str, body: &Value) -> Value {
+    /// The same, which succeeds.
+    pub(crate) async fn must(&self, call: &str, body: &Value) -> Value {
         let (status, answer) = self.try_post(call, body).await;
         assert_eq!(status, 200, "{call}: {answer}");
         answer

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clawlink_shared::control::{
     ARCHIVE_JOIN_SECONDS, ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, Assignment,
     ClaimRequest, Complete, ControlItem, EventsAck, LeaseRenewed, MAX_WAIT_SECONDS, Order,
-    PartUrls, PartsRequest, StateChange,
+    PartUrls, PartsRequest, PullRequestAnswer, StateChange,
 };
 use clawlink_shared::execution::State;
 use clawlink_shared::id::ExecutionId;
@@ -31,6 +31,9 @@ use crate::lease::Lease;
 
 /// Bound of a call that the dispatcher answers at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bound of opening a pull request; the dispatcher asks GitHub meanwhile, for 45 s at most.
+const PULL_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Added to a long-poll's own length, and to the bound of what a dispatcher itself waits for.
 const POLL_MARGIN: Duration = Duration::from_secs(10);
@@ -177,6 +180,15 @@ impl Held {
     /// Asks again where the session's current archive can be read.
     pub async fn archive_source(&self) -> Result<ArchiveSource, CallError> {
         self.post("archive/source", &Empty {}).await
+    }
+
+    /// Has the pull request opened that the request asks for.
+    pub async fn pull_request(&self) -> Result<PullRequestAnswer, CallError> {
+        let body = Body::json(&Empty {});
+        let answer = self
+            .call("pull-request", body, PULL_REQUEST_TIMEOUT)
+            .await?;
+        read(&answer)
     }
 
     /// Reports the end; returns when it is recorded.

@@ -11,6 +11,7 @@
 
 mod agent;
 mod end;
+mod pull_request;
 mod session;
 
 use std::path::{Path, PathBuf};

@@ -176,7 +176,8 @@ impl Run<'_> {
         })
     }
 
-    /// Commits and pushes; what became of it is in the report also when it failed.
+    /// Commits and pushes, and has the pull request opened; what became of the push is in the
+    /// report also when it failed.
     pub(super) async fn deliver(
         &self,
         root: &SessionRoot,
@@ -205,7 +206,11 @@ impl Run<'_> {
         report.branch = delivered.branch;
         report.commit_hash = delivered.commit_hash;
         report.pushed = delivered.pushed;
-        delivered.failure.map_or(Ok(()), Err)
+        if let Some(failure) = delivered.failure {
+            return Err(failure);
+        }
+        self.open_pull_request(report).await;
+        Ok(())
     }
 
     /// Saves and uploads the session.

@@ -186,6 +186,7 @@ pub(crate) fn assignment(script: &str) -> Assignment {
             auto_commit: false,
             session_name: "A test".to_owned(),
             working_branch: None,
+            pull_request: None,
             options: AgentOptions::default(),
         },
         credentials: Credentials::default(),

@@ -294,7 +294,7 @@ async fn put_back(app: &App, execution: ExecutionId) {
 
 /// What was stored with the request. An error will come again: another secret key, or a version
 /// that wrote something else.
-fn content(app: &App, held: &Held) -> anyhow::Result<(Spec, Credentials)> {
+pub(super) fn content(app: &App, held: &Held) -> anyhow::Result<(Spec, Credentials)> {
     let spec = Spec::deserialize(&held.spec).context("read stored request")?;
     let credentials = match &held.sealed {
         Some(sealed) => {

@@ -10,6 +10,7 @@ mod complete;
 mod events;
 mod lease;
 mod protocol;
+mod pull_request;
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -107,6 +108,11 @@ pub fn routes(app: &App) -> Routes {
                 .any_body()
                 .gives_any(200)
                 .gives_nothing(204),
+        )
+        .post(
+            "/worker/executions/{id}/pull-request",
+            Access::Lease,
+            pull_request::open,
         )
         .post(
             "/worker/executions/{id}/complete",

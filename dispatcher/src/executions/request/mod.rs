@@ -6,11 +6,12 @@ mod credential;
 mod fields;
 mod options;
 mod prompt;
+mod pull;
 mod repo;
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::control::Credentials;
-use clawlink_shared::execution::{AgentOptions, OnWorkerLost, Priority};
+use clawlink_shared::execution::{AgentOptions, OnWorkerLost, Priority, PullRequestWish};
 use clawlink_shared::id::SessionId;
 use clawlink_shared::prompt::PromptPart;
 use serde_json::Value;
@@ -40,6 +41,7 @@ pub struct Request {
     pub(crate) auto_commit: Option<bool>,
     pub(crate) branch_name: Option<String>,
     pub(crate) session_name: Option<String>,
+    pub(crate) pull_request: Option<PullRequestWish>,
     pub(crate) options: AgentOptions,
     pub(crate) priority: Priority,
     pub(crate) on_worker_lost: OnWorkerLost,
@@ -93,6 +95,7 @@ fn read(mut body: Fields, tuning: &Tuning, faults: &mut Faults) -> Request {
         auto_commit: body.flag("autoCommit", faults),
         branch_name: repo::branch_name(&mut body, faults),
         session_name: session_name(&mut body, faults),
+        pull_request: pull::read(&mut body, faults),
         options,
         priority: body
             .choice("priority", &PRIORITIES, faults)
@@ -201,13 +204,6 @@ fn later(body: &mut Fields, faults: &mut Faults) -> Vec<String> {
         notes
             .push("`database`: mirroring of events is not configured; events are kept here".into());
     }
-    if pull_request(body, faults) {
-        notes.push(
-            "`createPullRequest`: pull requests are not configured yet; the branch is pushed, \
-             no pull request is opened"
-                .into(),
-        );
-    }
     for (key, what) in [("taskId", "tasks"), ("agentId", "agent definitions")] {
         let Some(value) = body.get(key) else { continue };
         let is_id = value.is_u64()
@@ -222,26 +218,4 @@ fn later(body: &mut Fields, faults: &mut Faults) -> Vec<String> {
         ));
     }
     notes
-}
-
-fn pull_request(body: &mut Fields, faults: &mut Faults) -> bool {
-    const KEY: &str = "createPullRequest";
-    match body.get(KEY) {
-        None => false,
-        Some(Value::Bool(wanted)) => *wanted,
-        Some(Value::Object(_)) => {
-            if let Some(mut pull) = body.object(KEY, faults) {
-                pull.text("title", MAX_TEXT, faults);
-                pull.text("body", MAX_TEXT, faults);
-                pull.text("base", MAX_TEXT, faults);
-                pull.flag("draft", faults);
-                pull.finish(faults);
-            }
-            true
-        }
-        Some(_) => {
-            faults.add(KEY, "must be true, false or an object");
-            false
-        }
-    }
 }

@@ -40,7 +40,7 @@ pub(super) fn read(
         faults.add(github.path("repoUrl"), "is required");
     }
     let url = checked(&mut github, "repoUrl", MAX_URL, url_fault, faults);
-    let branch = checked(&mut github, "branch", MAX_BRANCH, branch_fault, faults);
+    let branch = branch(&mut github, "branch", faults);
     let directory = checked(
         &mut github,
         "directory",
@@ -66,7 +66,16 @@ pub(super) fn read(
 
 /// `branchName`.
 pub(super) fn branch_name(body: &mut Fields, faults: &mut Faults) -> Option<String> {
-    checked(body, "branchName", MAX_BRANCH, branch_fault, faults)
+    branch(body, "branchName", faults)
+}
+
+/// The name of a branch.
+pub(super) fn branch(
+    fields: &mut Fields,
+    key: &'static str,
+    faults: &mut Faults,
+) -> Option<String> {
+    checked(fields, key, MAX_BRANCH, branch_fault, faults)
 }
 
 fn checked(

@@ -1,5 +1,6 @@
 //! Ends: the only place that writes a terminal state and a terminal event.
 
+use anyhow::Context;
 use clawlink_shared::control::ArchiveDone;
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::{ErrorCode, State, Usage};
@@ -78,14 +79,15 @@ pub(crate) async fn end(
         End::Completed | End::Cancelled { .. } => (None, None),
     };
     let usage = work.usage.as_ref().map(serde_json::to_value).transpose()?;
-    let ended = sqlx::query!(
+    let ended = sqlx::query_scalar!(
         "with gone as (delete from credentials where execution_id = $1)
          update executions set state = $3, ended_at = now(), wait_reason = null,
             lease_hash = case when $4 then lease_hash end,
             claim_id = case when $4 then claim_id end, lease_expires_at = null,
             result = $5, usage = $6, error_code = $7, error_message = $8,
             branch = $9, commit_hash = $10
-         where id = $1 and state = $2",
+         where id = $1 and state = $2
+         returning pr_url",
         held.log.execution.0,
         held.state.as_str(),
         to.as_str(),
@@ -97,10 +99,10 @@ pub(crate) async fn end(
         work.branch,
         work.commit_hash,
     )
-    .execute(&mut *db)
+    .fetch_optional(&mut *db)
     .await?;
-    anyhow::ensure!(ended.rows_affected() == 1, "a locked row changed");
-    let event = terminal_event(held, end, work)?;
+    let pr_url = ended.context("a locked row changed")?;
+    let event = terminal_event(held, end, work, pr_url.as_deref())?;
     let appended = append(&mut *db, &mut held.log, &[event]).await?;
     let effects = [
         Effect::Advance {
@@ -164,7 +166,12 @@ pub(crate) async fn touch_session(
     Ok(())
 }
 
-fn terminal_event(held: &Locked, end: &End, work: &Work) -> anyhow::Result<NewEvent> {
+fn terminal_event(
+    held: &Locked,
+    end: &End,
+    work: &Work,
+    pr_url: Option<&str>,
+) -> anyhow::Result<NewEvent> {
     #[derive(Serialize, Default)]
     #[serde(rename_all = "camelCase")]
     struct Fields<'a> {
@@ -189,10 +196,13 @@ fn terminal_event(held: &Locked, end: &End, work: &Work) -> anyhow::Result<NewEv
         branch: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         commit_hash: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pr_url: Option<&'a str>,
     }
     let common = Fields {
         branch: work.branch.as_deref(),
         commit_hash: work.commit_hash.as_deref(),
+        pr_url,
         ..Fields::default()
     };
     let (kind, fields) = match end {

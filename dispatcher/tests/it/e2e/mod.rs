@@ -6,6 +6,7 @@ mod hostile;
 mod main_job;
 mod outage;
 mod parts;
+mod pull_request;
 mod resume;
 mod search;
 mod secrets;

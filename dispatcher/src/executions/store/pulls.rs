@@ -1,0 +1,62 @@
+//! Pull requests of executions.
+
+use clawlink_shared::control::PullRequest;
+use clawlink_shared::id::{ExecutionId, WorkspaceId};
+use sqlx::PgConnection;
+
+use crate::executions::Pulled;
+
+/// The pull request that was recorded for an execution.
+pub(crate) async fn recorded(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+) -> anyhow::Result<Option<PullRequest>> {
+    let row = sqlx::query!(
+        "select pr_url as \"url!\", pr_number as \"number!\" from executions
+         where id = $1 and pr_url is not null and pr_number is not null",
+        execution.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| PullRequest {
+        url: row.url,
+        number: row.number.unsigned_abs(),
+    }))
+}
+
+/// Records it for a locked execution that has none; false if it has one.
+pub(crate) async fn record(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+    pull: &PullRequest,
+) -> anyhow::Result<bool> {
+    let recorded = sqlx::query!(
+        "update executions set pr_url = $2, pr_number = $3 where id = $1 and pr_url is null",
+        execution.0,
+        pull.url,
+        i64::try_from(pull.number)?,
+    )
+    .execute(db)
+    .await?;
+    Ok(recorded.rows_affected() == 1)
+}
+
+/// The executions of all workspaces that have this pull request, oldest first, at most `limit`.
+pub(crate) async fn with_url(
+    db: &mut PgConnection,
+    url: &str,
+    limit: i64,
+) -> anyhow::Result<Vec<Pulled>> {
+    let rows = sqlx::query!(
+        "select id, workspace_id from executions where pr_url = $1 order by id limit $2",
+        url,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    let pulled = rows.into_iter().map(|row| Pulled {
+        workspace: WorkspaceId(row.workspace_id),
+        execution: ExecutionId(row.id),
+    });
+    Ok(pulled.collect())
+}
