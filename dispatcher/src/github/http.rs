@@ -4,6 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::store;
 use super::webhook::{Happened, is_signed, parse};
@@ -17,7 +18,7 @@ const MAX_BODY: usize = 2 * 1024 * 1024;
 const MAX_DELIVERY: usize = 64;
 
 /// What GitHub shows to people who look at a delivery.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Taken {
     /// `merged`, `closed`, `reopened`, `ignored` or `repeated`.
     result: &'static str,

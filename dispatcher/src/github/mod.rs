@@ -26,6 +26,7 @@ pub use repository::Repository;
 
 use crate::app::App;
 use crate::executions::{self, Pulled};
+use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
 
 /// Bound of opening one pull request, with all calls and pauses.
@@ -37,7 +38,17 @@ const FORGET_BATCH: i64 = 1000;
 
 /// This feature's routes.
 pub fn routes(app: &App) -> Routes {
-    Routes::new(app).post("/api/webhooks/github", Access::Public, http::webhook)
+    let problem = clawlink_shared::problem::MEDIA_TYPE;
+    Routes::new(app).post(
+        "/api/webhooks/github",
+        Access::Public,
+        http::webhook,
+        Doc::new("Take a signed webhook of GitHub's; 404 where no secret is configured")
+            .any_body()
+            .gives::<http::Taken>(200)
+            .gives_as(401, problem)
+            .gives_as(404, problem),
+    )
 }
 
 /// Opens a pull request in the repository at `repository_url`, or finds the open one from the

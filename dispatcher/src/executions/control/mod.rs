@@ -113,6 +113,9 @@ pub fn routes(app: &App) -> Routes {
             "/worker/executions/{id}/pull-request",
             Access::Lease,
             pull_request::open,
+            Doc::new("Have the request's pull request opened")
+                .any_body()
+                .gives_any(200),
         )
         .post(
             "/worker/executions/{id}/complete",

@@ -10,6 +10,7 @@ use clawlink_shared::control::{Credentials, PullRequest, PullRequestAnswer};
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::Spec;
 use clawlink_shared::id::{ExecutionId, SessionId};
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use super::claim::content;
 use super::protocol::Protocol;
 use super::{lease_lost, not_acknowledged};
 use crate::app::App;
+use crate::audit::{self, Actor, Entry};
 use crate::auth::admit::LeaseHash;
 use crate::error::ApiResult;
 use crate::executions::publish;
@@ -70,10 +72,17 @@ async fn open_once(app: &App, id: ExecutionId, hash: &[u8; 32]) -> ApiResult<Pul
     };
     let mut tx = app.db.begin().await?;
     let mut held = current(&mut tx, id, hash).await?;
-    if !pulls::record(&mut tx, id, &pull).await? {
+    let Some(name) = pulls::record(&mut tx, id, &pull).await? else {
         // Another call was faster.
         return Ok(opened(pull));
-    }
+    };
+    let actor = Actor {
+        name,
+        address: None,
+    };
+    let resource = ("pull_request", pull.url.clone());
+    let entry = Entry::done(held.workspace, &actor, "pull_request.opened", resource);
+    audit::record(&mut tx, &entry.with(json!({ "execution": id }))).await?;
     let event = NewEvent::own(EventType::PullRequestCreated, &pull)?;
     let appended = append(&mut tx, &mut held.log, &[event]).await?;
     tx.commit().await?;

@@ -24,21 +24,22 @@ pub(crate) async fn recorded(
     }))
 }
 
-/// Records it for a locked execution that has none; false if it has one.
+/// Records it for a locked execution and answers who submitted that; `None` if it has one.
 pub(crate) async fn record(
     db: &mut PgConnection,
     execution: ExecutionId,
     pull: &PullRequest,
-) -> anyhow::Result<bool> {
-    let recorded = sqlx::query!(
-        "update executions set pr_url = $2, pr_number = $3 where id = $1 and pr_url is null",
+) -> anyhow::Result<Option<String>> {
+    let submitted_by = sqlx::query_scalar!(
+        "update executions set pr_url = $2, pr_number = $3 where id = $1 and pr_url is null
+         returning submitted_by",
         execution.0,
         pull.url,
         i64::try_from(pull.number)?,
     )
-    .execute(db)
+    .fetch_optional(db)
     .await?;
-    Ok(recorded.rows_affected() == 1)
+    Ok(submitted_by)
 }
 
 /// The executions of all workspaces that have this pull request, oldest first, at most `limit`.

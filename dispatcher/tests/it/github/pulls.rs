@@ -41,6 +41,22 @@ async fn a_pull_request_is_opened_once_and_named_everywhere() {
     );
     assert_eq!(hub.events(made, "completed").await[0]["prUrl"], url);
     assert_eq!(hub.shown(made).await["prUrl"], url);
+    let audited: Vec<(String, Option<String>)> = sqlx::query_as(
+        "select actor, resource_id from audit_entries where action = 'pull_request.opened'",
+    )
+    .fetch_all(hub.test.db())
+    .await
+    .unwrap();
+    assert_eq!(
+        audited,
+        [(
+            hub.shown(made).await["submittedBy"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+            Some(url)
+        )]
+    );
     second.stop().await;
 }
 
