@@ -345,6 +345,22 @@ pub struct PullRequest {
     pub number: u64,
 }
 
+/// `POST …/credentials`: the agent's credential as its program renewed it. Answer:
+/// [`CredentialStored`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewedCredential {
+    /// In the shape in which it came.
+    pub agent: Secret,
+}
+
+/// Answer to [`RenewedCredential`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialStored {
+    /// Whether it replaced the secret that it came from. False is no failure: it came with the
+    /// request, or the secret has another value by now.
+    pub stored: bool,
+}
+
 /// `POST …/complete`: the recorded end. Idempotent per lease, for 24 h after the end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::store::{self, Row, Values};
-use super::{missing, skills};
+use super::{missing, owner, skills};
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
@@ -273,8 +273,7 @@ async fn record(
 
 /// The credential, sealed for this agent alone.
 fn seal(app: &App, id: AgentId, key: &str) -> Vec<u8> {
-    app.keys
-        .seal(format!("agent:{id}").as_bytes(), key.as_bytes())
+    app.keys.seal(&owner(id), key.as_bytes())
 }
 
 fn check(values: &Values, key: Option<&str>) -> ApiResult<()> {

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::error::{ApiError, ApiResult};
 use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
+use crate::secrets::Stale;
 use crate::workspaces::role::Permission;
 
 /// This feature's routes.
@@ -130,6 +131,42 @@ pub async fn runnable(
         ApiError::invalid(format!("agents of type {} cannot be run here", agent.kind))
     })?;
     Ok(Runnable { id, kind })
+}
+
+/// What a stored agent's credential is sealed for.
+fn owner(id: AgentId) -> Vec<u8> {
+    format!("agent:{id}").into_bytes()
+}
+
+/// Credentials of agents that another key sealed, after this id.
+pub(crate) async fn stale_seals(
+    db: &mut PgConnection,
+    current: &[u8],
+    after: i64,
+    limit: i64,
+) -> anyhow::Result<Vec<Stale>> {
+    let keys = store::stale_keys(db, current, after, limit).await?;
+    let stale = keys.into_iter().map(|(id, sealed)| Stale {
+        id: id.0,
+        owner: owner(id),
+        sealed,
+    });
+    Ok(stale.collect())
+}
+
+/// Puts one in another seal, unless it was changed.
+pub(crate) async fn replace_seal(
+    db: &mut PgConnection,
+    stale: &Stale,
+    sealed: &[u8],
+) -> anyhow::Result<()> {
+    store::replace_key(db, stale.id, &stale.sealed, sealed).await
+}
+
+/// 404 unless this workspace has such a stored agent, active or not.
+pub async fn require(db: &mut PgConnection, workspace: WorkspaceId, id: AgentId) -> ApiResult<()> {
+    let agent = store::find(db, workspace, id).await?;
+    agent.map(|_| ()).ok_or_else(missing)
 }
 
 fn missing() -> ApiError {

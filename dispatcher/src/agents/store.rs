@@ -97,6 +97,45 @@ pub(super) async fn set_key(
     Ok(())
 }
 
+/// Credentials that do not begin with the current key's id, after this agent.
+pub(super) async fn stale_keys(
+    db: &mut PgConnection,
+    current: &[u8],
+    after: i64,
+    limit: i64,
+) -> anyhow::Result<Vec<(AgentId, Vec<u8>)>> {
+    let rows = sqlx::query!(
+        "select id, sealed_api_key as \"sealed!\" from agents
+         where sealed_api_key is not null and substring(sealed_api_key from 1 for 8) <> $1
+            and id > $2 order by id limit $3",
+        current,
+        after,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    let keys = rows.into_iter().map(|row| (AgentId(row.id), row.sealed));
+    Ok(keys.collect())
+}
+
+/// Puts the same credential in another seal, unless it was changed.
+pub(super) async fn replace_key(
+    db: &mut PgConnection,
+    id: i64,
+    old: &[u8],
+    new: &[u8],
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "update agents set sealed_api_key = $3 where id = $1 and sealed_api_key = $2",
+        id,
+        old,
+        new,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 pub(super) async fn find(
     db: &mut PgConnection,
     workspace: WorkspaceId,

@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::plan::{self, Inherited, Plan};
+use super::references;
 use super::request::Request;
 use super::store::accept::{self as rows, NewExecution};
 use super::store::events::{self, Appended, LockedLog, NewEvent};
@@ -67,6 +68,7 @@ pub(super) async fn accept(
     }
     let inherited = inherited(&mut db, principal, request.resume).await?;
     drop(db);
+    references::choose(app, principal, &mut request, inherited.as_ref()).await?;
     let session = request.resume.unwrap_or_else(SessionId::random);
     let plan = plan::complete(&mut request, session, inherited.as_ref(), &app.tuning)?;
     if plan.spec.agent == AgentKind::Shell {
@@ -187,7 +189,7 @@ async fn write(
         1
     };
     let uuid = Uuid::new_v4();
-    let credentials = serde_json::to_vec(&plan.credentials).map_err(anyhow::Error::from)?;
+    let credentials = references::to_seal(&plan.credentials, plan.references.as_ref())?;
     let new = NewExecution {
         uuid,
         workspace: principal.workspace,

@@ -9,6 +9,7 @@ mod plan;
 pub mod presence;
 pub mod queue;
 pub mod reconcile;
+pub(crate) mod references;
 pub mod request;
 pub mod sse;
 pub mod store;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::request::{Github, MAX_SESSION_NAME, Request, is_on_host, same_repository};
 use crate::config::Tuning;
 use crate::error::{ApiError, ApiResult};
+use crate::secrets::References;
 
 /// Longest part of a generated branch name that comes from the session's name, in characters.
 const MAX_SLUG: usize = 40;
@@ -37,6 +38,8 @@ pub(crate) struct Inherited {
 pub(crate) struct Plan {
     pub(crate) spec: Spec,
     pub(crate) credentials: Credentials,
+    /// Secrets that are handed out beside them.
+    pub(crate) references: Option<References>,
     /// Sentences for `message` events.
     pub(crate) notes: Vec<String>,
 }
@@ -106,6 +109,7 @@ pub(crate) fn complete(
             options: std::mem::take(&mut request.options),
         },
         credentials: std::mem::take(&mut request.credentials),
+        references: request.references.take(),
         notes,
     })
 }
@@ -141,8 +145,11 @@ fn agent(
             }
         }
         AgentKind::Claude => {
-            if request.credentials.agent.is_none() {
-                let message = "is required: no secret is stored for claude in this workspace";
+            let references = request.references.as_ref();
+            let has_secret = references.is_some_and(References::have_agent);
+            if request.credentials.agent.is_none() && !has_secret {
+                let message =
+                    "is required: this workspace has no secret for claude that you may use";
                 faults.push(fault("codingAssistantAuthentication", message));
             }
         }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use clawlink_shared::control::Failure;
 use clawlink_shared::execution::{ErrorCode, OnWorkerLost, State};
 use clawlink_shared::id::{ClaimId, ExecutionId};
 use tokio::time::Instant;
@@ -106,12 +107,13 @@ pub(super) async fn give_back(app: &App, execution: ExecutionId, claim: ClaimId)
     }
 }
 
-/// Ends an execution whose assignment no dispatcher can make: handing it out again would fail
-/// in the same way.
+/// Ends an execution whose assignment no dispatcher can make, for this reason: handing it out
+/// again would fail in the same way.
 pub(super) async fn end_broken(
     app: &App,
     execution: ExecutionId,
     claim: ClaimId,
+    failure: Failure,
 ) -> anyhow::Result<()> {
     let mut tx = app.db.begin().await?;
     let held = locked::lock(&mut tx, execution, None, None).await?;
@@ -120,10 +122,8 @@ pub(super) async fn end_broken(
         return Ok(());
     };
     let end = cancelled(&held).unwrap_or_else(|| End::Failed {
-        code: ErrorCode::InternalError,
-        message: "the stored request or its credentials cannot be read any more; \
-                  submit it again"
-            .to_owned(),
+        code: failure.code,
+        message: failure.message,
     });
     let appended = finish::end(&mut tx, &mut held, &end, &Work::default(), false).await?;
     tx.commit().await?;

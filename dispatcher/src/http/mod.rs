@@ -19,7 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{agents, executions, github, sessions};
+use crate::{agents, executions, github, secrets, sessions};
 use doc::Doc;
 use routes::{Access, Route, Routes};
 
@@ -80,6 +80,7 @@ pub fn routes(app: &App) -> Routes {
         .merge(sessions::routes(app))
         .merge(agents::routes(app))
         .merge(github::routes(app))
+        .merge(secrets::routes(app))
 }
 
 /// The service, and the table it was made from.

@@ -39,6 +39,14 @@ impl Keys {
             .ok_or(SealBroken)
     }
 
+    /// Whether the current key sealed this.
+    pub(super) fn is_by_current(&self, owner: &[u8], sealed: &[u8]) -> bool {
+        let key = self.current();
+        let named = sealed.strip_prefix(&key.id);
+        let opened = named.and_then(|sealed| key.decrypt(owner, sealed));
+        opened.or_else(|| key.decrypt(owner, sealed)).is_some()
+    }
+
     /// What everything sealed from now on begins with.
     pub fn current_id(&self) -> &[u8] {
         &self.current().id

@@ -95,6 +95,8 @@ pub struct AgentJob {
     pub events: EventSink,
     /// Masks what goes there; learns what the agent makes of its credential.
     pub redactor: Redactor,
+    /// Told each credential that the agent makes of its own while it runs.
+    pub renewed: watch::Sender<Option<Secret>>,
     /// Becomes `Some` when it must stop.
     pub stop: watch::Receiver<Option<StopReason>>,
 }

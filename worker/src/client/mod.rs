@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use clawlink_shared::control::{
     ARCHIVE_JOIN_SECONDS, ArchiveFinish, ArchiveGrant, ArchiveRequest, ArchiveSource, Assignment,
-    ClaimRequest, Complete, ControlItem, EventsAck, LeaseRenewed, MAX_WAIT_SECONDS, Order,
-    PartUrls, PartsRequest, PullRequestAnswer, StateChange,
+    ClaimRequest, Complete, ControlItem, CredentialStored, EventsAck, LeaseRenewed,
+    MAX_WAIT_SECONDS, Order, PartUrls, PartsRequest, PullRequestAnswer, RenewedCredential,
+    StateChange,
 };
 use clawlink_shared::execution::State;
 use clawlink_shared::id::ExecutionId;
@@ -189,6 +190,16 @@ impl Held {
             .call("pull-request", body, PULL_REQUEST_TIMEOUT)
             .await?;
         read(&answer)
+    }
+
+    /// Hands back the agent's credential as its program renewed it; answers whether it was
+    /// stored in the secret that it came from.
+    pub async fn credentials(&self, renewed: &Secret) -> Result<bool, CallError> {
+        let renewed = RenewedCredential {
+            agent: renewed.clone(),
+        };
+        let answer: CredentialStored = self.post("credentials", &renewed).await?;
+        Ok(answer.stored)
     }
 
     /// Reports the end; returns when it is recorded.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clawlink_shared::control::{Complete, Failure};
 use clawlink_shared::execution::ErrorCode;
+use clawlink_shared::secret::Secret;
+use tokio::sync::watch;
 
 use super::{Run, stopped};
 use crate::agents::{AgentEnd, AgentJob, StopReason, end_all_descendants};
@@ -17,6 +19,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long its code may take to notice that.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the last renewed login may take to be handed back.
+const HAND_BACK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longest result in a report, in bytes.
 const MAX_RESULT_BYTES: usize = 64 * 1024;
@@ -36,7 +41,8 @@ impl Run<'_> {
                 format!("this worker does not have {}", spec.agent),
             ));
         };
-        let job = match self.job(root) {
+        let (renewed, renewals) = watch::channel(None);
+        let job = match self.job(root, renewed) {
             Ok(job) => job,
             Err(failure) => return Some(failure),
         };
@@ -45,6 +51,7 @@ impl Run<'_> {
             let bound = Duration::from_secs(self.assignment.limits.timeout_seconds);
             tokio::select! {
                 end = &mut running => Some(end),
+                never = self.hand_back_each(renewals) => never,
                 () = self.stopped_or_late(bound) => {
                     let ended = tokio::time::timeout(STOP_PATIENCE, &mut running).await.ok();
                     match ended {
@@ -61,6 +68,10 @@ impl Run<'_> {
         let end = end.unwrap_or_default();
         if let Some(renewed) = &end.refreshed_credential {
             self.redactor.learn(renewed);
+            let last = tokio::time::timeout(HAND_BACK_PATIENCE, self.hand_back(renewed));
+            if last.await.is_err() {
+                tracing::warn!("the agent's renewed login was not handed back in time");
+            }
         }
         self.take(&end, report);
         match self.stop.reason() {
@@ -69,7 +80,30 @@ impl Run<'_> {
         }
     }
 
-    fn job(&self, root: &SessionRoot) -> Result<AgentJob, Failure> {
+    /// Hands back every login that the agent's program renews, as long as it runs: the old one
+    /// may be worth nothing by then, and other runs of the workspace use the same.
+    async fn hand_back_each<T>(&self, mut renewals: watch::Receiver<Option<Secret>>) -> T {
+        while renewals.changed().await.is_ok() {
+            let renewed = renewals.borrow_and_update().clone();
+            if let Some(renewed) = renewed {
+                self.hand_back(&renewed).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn hand_back(&self, renewed: &Secret) {
+        match self.held.credentials(renewed).await {
+            Ok(stored) => tracing::info!(stored, "the agent's login was renewed"),
+            Err(error) => tracing::warn!(%error, "the agent's renewed login is not stored"),
+        }
+    }
+
+    fn job(
+        &self,
+        root: &SessionRoot,
+        renewed: watch::Sender<Option<Secret>>,
+    ) -> Result<AgentJob, Failure> {
         let spec = &self.assignment.request;
         let directory = spec
             .repository
@@ -89,6 +123,7 @@ impl Run<'_> {
             max_file_bytes: Some(self.assignment.limits.max_session_bytes),
             events: self.events.clone(),
             redactor: self.redactor.clone(),
+            renewed,
             stop: self.stop.watch(),
         })
     }

@@ -160,6 +160,7 @@ impl Run {
             max_file_bytes: None,
             events,
             redactor: self.redactor,
+            renewed: watch::Sender::new(None),
             stop: stopped,
         };
         Running {

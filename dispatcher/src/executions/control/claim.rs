@@ -12,10 +12,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::control::{
-    ArchiveSource, Assignment, ClaimRequest, CommitAuthor, Credentials, ExecutionRef, Lease,
-    Limits, MAX_WAIT_SECONDS, SessionRef,
+    ArchiveSource, Assignment, ClaimRequest, CommitAuthor, Credentials, ExecutionRef, Failure,
+    Lease, Limits, MAX_WAIT_SECONDS, SessionRef,
 };
-use clawlink_shared::execution::Spec;
+use clawlink_shared::execution::{ErrorCode, Spec};
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use clawlink_shared::secret::Secret;
 use rand::RngExt;
@@ -27,6 +27,7 @@ use crate::app::App;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::presence::Waiting;
 use crate::executions::queue::{self, Entry, Popped};
+use crate::executions::references::{self, Opened, Stored};
 use crate::executions::store::assignment::{self, Held};
 use crate::executions::store::lease::{self, Claimant, Confirmed, Refusal};
 use crate::executions::store::pending;
@@ -46,6 +47,9 @@ const MAX_ROOT: usize = 4096;
 const MAX_VALUE: usize = 1024;
 const MAX_AGENTS: usize = 64;
 const MAX_LABELS: usize = 64;
+/// What is said of an execution whose rows make no assignment.
+const UNREADABLE: &str =
+    "the stored request or its credentials cannot be read any more; submit it again";
 
 /// Waits for work and hands it out.
 pub(super) async fn claim(
@@ -129,14 +133,23 @@ async fn repeated(app: &App, request: &ClaimRequest) -> ApiResult<Option<Assignm
         .keys
         .lease_token_with_hash(held.execution, request.claim_id, hash);
     let Some(token) = token else { return Ok(None) };
-    let (spec, credentials) = match content(app, &held) {
+    let (spec, stored) = match content(app, &held) {
         Ok(content) => content,
         Err(error) => {
             let error = format!("{error:#}");
             tracing::error!(error, execution = %held.execution, "assignment cannot be made");
-            sweep::end_broken(app, held.execution, request.claim_id).await?;
+            let failure = Failure::new(ErrorCode::InternalError, UNREADABLE);
+            sweep::end_broken(app, held.execution, request.claim_id, failure).await?;
             return Ok(None);
         }
+    };
+    let credentials = match references::open(app, &held, stored).await? {
+        Opened::Credentials(credentials) => credentials,
+        Opened::Refused(failure) => {
+            sweep::end_broken(app, held.execution, request.claim_id, failure).await?;
+            return Ok(None);
+        }
+        Opened::LeaseLost => return Ok(None),
     };
     let assignment = build(app, token, held, spec, credentials).await?;
     Ok(Some(assignment))
@@ -294,18 +307,18 @@ async fn put_back(app: &App, execution: ExecutionId) {
 
 /// What was stored with the request. An error will come again: another secret key, or a version
 /// that wrote something else.
-pub(super) fn content(app: &App, held: &Held) -> anyhow::Result<(Spec, Credentials)> {
+pub(super) fn content(app: &App, held: &Held) -> anyhow::Result<(Spec, Stored)> {
     let spec = Spec::deserialize(&held.spec).context("read stored request")?;
-    let credentials = match &held.sealed {
+    let stored = match &held.sealed {
         Some(sealed) => {
             let open = app.keys.open(held.uuid.as_bytes(), sealed)?;
             // Without the cause, which may quote what it could not read.
             let read = serde_json::from_slice(&open).ok();
             read.context("read stored credentials")?
         }
-        None => Credentials::default(),
+        None => Stored::default(),
     };
-    Ok((spec, credentials))
+    Ok((spec, stored))
 }
 
 async fn build(

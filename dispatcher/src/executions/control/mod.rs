@@ -7,6 +7,7 @@
 mod archive;
 mod claim;
 mod complete;
+mod credentials;
 mod events;
 mod lease;
 mod protocol;
@@ -114,6 +115,14 @@ pub fn routes(app: &App) -> Routes {
             Access::Lease,
             pull_request::open,
             Doc::new("Have the request's pull request opened")
+                .any_body()
+                .gives_any(200),
+        )
+        .post(
+            "/worker/executions/{id}/credentials",
+            Access::Lease,
+            credentials::credentials,
+            Doc::new("Store a login that the agent's program renewed")
                 .any_body()
                 .gives_any(200),
         )

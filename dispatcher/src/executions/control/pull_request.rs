@@ -22,6 +22,7 @@ use crate::audit::{self, Actor, Entry};
 use crate::auth::admit::LeaseHash;
 use crate::error::ApiResult;
 use crate::executions::publish;
+use crate::executions::references::{self, Opened};
 use crate::executions::store::events::{NewEvent, append};
 use crate::executions::store::locked::{self, Locked};
 use crate::executions::store::{assignment, pulls};
@@ -107,7 +108,13 @@ async fn wanted(app: &App, db: &mut PgConnection, held: &Locked) -> ApiResult<Wa
     let claim = held.claim.ok_or_else(lease_lost)?;
     let stored = assignment::by_claim(db, claim).await?;
     let stored = stored.ok_or_else(lease_lost)?;
-    let (spec, credentials) = content(app, &stored)?;
+    let (spec, sealed) = content(app, &stored)?;
+    let credentials = match references::open_locked(app, db, held, sealed).await? {
+        Opened::Credentials(credentials) => credentials,
+        // Without a token the answer says what is missing.
+        Opened::Refused(_) => Credentials::default(),
+        Opened::LeaseLost => return Err(lease_lost()),
+    };
     Ok(Wanted {
         spec,
         credentials,

@@ -1,4 +1,5 @@
-//! Credentials in a request: raw, as JSON, or taken from the installation's settings.
+//! Credentials in a request: raw, as JSON, the names of secrets, or taken from the
+//! installation's settings.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,7 @@ use serde_json::Value;
 
 use super::fields::{Faults, Fields, text};
 use crate::config::Tuning;
+use crate::secrets::{self, Place, Reference};
 
 /// Longest agent credential, in bytes.
 const MAX_CREDENTIAL: usize = 64 * 1024;
@@ -16,17 +18,41 @@ const MAX_TOKEN: usize = 4096;
 const FROM_ENV: &str = "FROM_ENV";
 /// The end of names of variables that tell an agent where to send its credential.
 const BASE_URL: &str = "_BASE_URL";
-const NO_SECRETS: &str = "workspace secrets are not available yet; send the value itself";
 
-/// `codingAssistantAuthentication`: a raw key, JSON as text, or the JSON itself.
-pub(super) fn agent(body: &mut Fields, tuning: &Tuning, faults: &mut Faults) -> Option<Secret> {
+/// Whether the value is `{"secret": "NAME"}`; then the name stands among the references.
+pub(super) fn is_reference(
+    value: &Value,
+    path: &str,
+    place: Place,
+    references: &mut Vec<Reference>,
+    faults: &mut Faults,
+) -> bool {
+    if value.get("secret").is_none() {
+        return false;
+    }
+    match secrets::name_in(value) {
+        Some(name) => references.push(Reference {
+            place,
+            name: name.to_owned(),
+        }),
+        None => faults.add(path, "must be {\"secret\": \"NAME\"} and nothing beside it"),
+    }
+    true
+}
+
+/// `codingAssistantAuthentication`: a raw key, JSON as text, the JSON itself, or a reference.
+pub(super) fn agent(
+    body: &mut Fields,
+    tuning: &Tuning,
+    references: &mut Vec<Reference>,
+    faults: &mut Faults,
+) -> Option<Secret> {
     const KEY: &str = "codingAssistantAuthentication";
     let value = body.get(KEY)?;
+    if is_reference(value, KEY, Place::Agent, references, faults) {
+        return None;
+    }
     match value {
-        Value::Object(map) if map.contains_key("secret") => {
-            faults.add(KEY, NO_SECRETS);
-            None
-        }
         Value::Object(map) if !map.is_empty() => {
             let json = value.to_string();
             if json.len() > MAX_CREDENTIAL {
@@ -53,12 +79,12 @@ pub(super) fn agent(body: &mut Fields, tuning: &Tuning, faults: &mut Faults) -> 
 pub(super) fn git_token(
     github: &mut Fields,
     tuning: &Tuning,
+    references: &mut Vec<Reference>,
     faults: &mut Faults,
 ) -> Option<Secret> {
     let path = github.path("accessToken");
     let value = github.get("accessToken")?;
-    if value.get("secret").is_some() {
-        faults.add(path, NO_SECRETS);
+    if is_reference(value, &path, Place::Git, references, faults) {
         return None;
     }
     let token = text(value, &path, MAX_TOKEN, faults)?;

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::config::Tuning;
 use crate::error::{ApiError, ApiResult};
+use crate::secrets::{Reference, References};
 use fields::{Faults, Fields};
 pub(crate) use repo::{Github, is_on_host, same_repository};
 
@@ -36,6 +37,10 @@ pub struct Request {
     /// Absent: the session's, else the configured default.
     pub(crate) agent: Option<AgentKind>,
     pub(crate) credentials: Credentials,
+    /// Secrets that the request names instead of sending their values.
+    pub(crate) named_secrets: Vec<Reference>,
+    /// The same with those that are used without being named, once they are checked.
+    pub(crate) references: Option<References>,
     pub(crate) resume: Option<SessionId>,
     pub(crate) github: Option<Github>,
     pub(crate) auto_commit: Option<bool>,
@@ -80,9 +85,10 @@ fn read(mut body: Fields, tuning: &Tuning, faults: &mut Faults) -> Request {
     let (resume, resuming) = session(&mut body, faults);
     let default = tuning.default_agent.as_deref();
     let agent = agent(&mut body, default, resuming, faults);
-    let authentication = credential::agent(&mut body, tuning, faults);
-    let mut github = repo::read(&mut body, resuming, tuning, faults);
-    let (options, env) = options::read(&mut body, tuning, faults);
+    let mut named = Vec::new();
+    let authentication = credential::agent(&mut body, tuning, &mut named, faults);
+    let mut github = repo::read(&mut body, resuming, tuning, &mut named, faults);
+    let (options, env) = options::read(&mut body, tuning, &mut named, faults);
     credential::refuse_diversion(&mut body, &env, faults);
     let request = Request {
         agent,
@@ -91,6 +97,8 @@ fn read(mut body: Fields, tuning: &Tuning, faults: &mut Faults) -> Request {
             git_token: github.as_mut().and_then(|github| github.token.take()),
             env,
         },
+        named_secrets: named,
+        references: None,
         resume,
         auto_commit: body.flag("autoCommit", faults),
         branch_name: repo::branch_name(&mut body, faults),

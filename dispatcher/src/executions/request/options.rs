@@ -6,8 +6,10 @@ use clawlink_shared::execution::{AgentOptions, PermissionMode};
 use clawlink_shared::secret::Secret;
 use serde_json::Value;
 
+use super::credential;
 use super::fields::{Faults, Fields};
 use crate::config::Tuning;
+use crate::secrets::{Place, Reference};
 
 /// Longest model name, in bytes.
 const MAX_MODEL: usize = 200;
@@ -41,6 +43,7 @@ const RESERVED_PREFIXES: &[&str] = &["LD_", "DYLD_", "CLAWLINK_", "XDG_"];
 pub(super) fn read(
     body: &mut Fields,
     tuning: &Tuning,
+    references: &mut Vec<Reference>,
     faults: &mut Faults,
 ) -> (AgentOptions, BTreeMap<String, Secret>) {
     let Some(mut options) = body.object("providerOptions", faults) else {
@@ -55,7 +58,7 @@ pub(super) fn read(
         max_budget_usd: budget(&mut options, faults),
         timeout_seconds: options.whole("timeoutSeconds", 1..=tuning.max_timeout_seconds, faults),
     };
-    let env = env(&mut options, faults);
+    let env = env(&mut options, references, faults);
     options.finish(faults);
     (read, env)
 }
@@ -107,7 +110,11 @@ fn budget(options: &mut Fields, faults: &mut Faults) -> Option<f64> {
     budget
 }
 
-fn env(options: &mut Fields, faults: &mut Faults) -> BTreeMap<String, Secret> {
+fn env(
+    options: &mut Fields,
+    references: &mut Vec<Reference>,
+    faults: &mut Faults,
+) -> BTreeMap<String, Secret> {
     let path = options.path("env");
     let mut env = BTreeMap::new();
     let variables = match options.get("env") {
@@ -135,6 +142,7 @@ fn env(options: &mut Fields, faults: &mut Faults) -> BTreeMap<String, Secret> {
         let fault = name_fault(name).or(match value {
             Value::String(value) if value.len() <= MAX_VALUE => None,
             Value::String(_) => Some(format!("must not be longer than {MAX_VALUE} bytes")),
+            value if value.get("secret").is_some() => None,
             _ => Some("must be a string".to_owned()),
         });
         match (fault, value) {
@@ -142,7 +150,10 @@ fn env(options: &mut Fields, faults: &mut Faults) -> BTreeMap<String, Secret> {
             (None, Value::String(value)) => {
                 env.insert(name.clone(), Secret::new(value.as_str()));
             }
-            (None, _) => {}
+            (None, value) => {
+                let place = Place::Env(name.clone());
+                credential::is_reference(value, &shown(name), place, references, faults);
+            }
         }
     }
     env

@@ -7,6 +7,7 @@ use reqwest::Url;
 use super::credential;
 use super::fields::{Faults, Fields};
 use crate::config::Tuning;
+use crate::secrets::Reference;
 
 /// Longest repository URL, in bytes.
 const MAX_URL: usize = 2048;
@@ -33,6 +34,7 @@ pub(super) fn read(
     body: &mut Fields,
     resuming: bool,
     tuning: &Tuning,
+    references: &mut Vec<Reference>,
     faults: &mut Faults,
 ) -> Option<Github> {
     let mut github = body.object("github", faults)?;
@@ -51,7 +53,7 @@ pub(super) fn read(
     let depth = github
         .whole("depth", 0..=MAX_DEPTH, faults)
         .and_then(|depth| u32::try_from(depth).ok());
-    let token = credential::git_token(&mut github, tuning, faults);
+    let token = credential::git_token(&mut github, tuning, references, faults);
     let is_default_token = credential::is_default_git_token(&mut github);
     github.finish(faults);
     Some(Github {

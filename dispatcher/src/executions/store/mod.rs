@@ -6,6 +6,7 @@ pub(crate) mod archive;
 pub(crate) mod assignment;
 pub(crate) mod cancel;
 pub(crate) mod counts;
+pub(crate) mod credentials;
 pub mod events;
 pub(crate) mod finish;
 pub(crate) mod idempotency;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clawlink_shared::secret::Secret;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::agents::files;
 use crate::redact::Redactor;
@@ -100,8 +101,8 @@ impl LoginFile {
         })
     }
 
-    /// Teaches `redactor` what the CLI makes of it, until [`MAX_REWRITES`].
-    pub(super) async fn watch(&self, redactor: &Redactor) {
+    /// Teaches `redactor` what the CLI makes of it, and passes it on, until [`MAX_REWRITES`].
+    pub(super) async fn watch(&self, redactor: &Redactor, renewed: &watch::Sender<Option<Secret>>) {
         let mut last = self.written.clone();
         for _ in 0..MAX_REWRITES {
             last = loop {
@@ -112,6 +113,7 @@ impl LoginFile {
                 }
             };
             redactor.learn(&last);
+            renewed.send_replace(Some(last.clone()));
         }
     }
 

@@ -68,10 +68,10 @@ impl Claude {
             }
             _ => None,
         };
-        let redactor = job.redactor.clone();
+        let (redactor, renewed) = (job.redactor.clone(), job.renewed.clone());
         let watch = async {
             if let Some(login) = &login {
-                login.watch(&redactor).await;
+                login.watch(&redactor, &renewed).await;
             }
             futures::future::pending().await
         };
