@@ -50,6 +50,9 @@ const EXPECTED: &[(&str, Access, u16)] = &[
         Needs(AgentManage),
         404,
     ),
+    ("GET /api/secrets", Needs(SecretRead), 200),
+    ("PUT /api/secrets/{name}", Needs(SecretManage), 400),
+    ("DELETE /api/secrets/{name}", Needs(SecretManage), 404),
     ("POST /worker/claim", Access::Pool, 400),
     ("POST /worker/executions/{id}/ack", Access::Lease, 0),
     ("POST /worker/executions/{id}/state", Access::Lease, 0),
@@ -77,6 +80,7 @@ const EXPECTED: &[(&str, Access, u16)] = &[
         Access::Lease,
         0,
     ),
+    ("POST /worker/executions/{id}/credentials", Access::Lease, 0),
     ("POST /worker/executions/{id}/complete", Access::Lease, 0),
     // No secret is configured here.
     ("POST /api/webhooks/github", Access::Public, 404),

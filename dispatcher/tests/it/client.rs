@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::app::TestApp;
+use super::app::{Dispatcher, TestApp};
 
 /// A request that needs no credential and no repository.
 pub(crate) fn script(text: &str) -> Value {
@@ -29,6 +29,16 @@ impl TestApp {
     /// Submits with the developer's key and wants JSON; panics unless accepted.
     pub(crate) async fn accepted(&self, body: &Value) -> Submitted {
         let answer = self.execute(body).send().await.unwrap();
+        assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
+        answer.json().await.unwrap()
+    }
+
+    /// The same at another dispatcher.
+    pub(crate) async fn accepted_at(&self, dispatcher: &Dispatcher, body: &Value) -> Submitted {
+        let request = self.http.post(format!("{}/execute", dispatcher.url));
+        let request = request.bearer_auth(self.key.expose());
+        let request = request.header("accept", "application/json").json(body);
+        let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
         answer.json().await.unwrap()
     }

@@ -25,6 +25,7 @@ mod queue;
 mod races;
 mod reconcile;
 mod request;
+mod secrets;
 mod sessions;
 mod stream;
 mod sweep;

@@ -11,6 +11,7 @@ mod resume;
 mod search;
 mod secrets;
 mod shaky;
+mod stored_secrets;
 mod takeover;
 mod under_up;
 mod wire;
