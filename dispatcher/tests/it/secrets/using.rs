@@ -2,7 +2,6 @@
 
 use clawlink::auth::principal::KeyRole;
 use clawlink::secrets;
-use clawlink_shared::secret::Secret;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
