@@ -5,9 +5,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use anyhow::Context;
+use clawlink_shared::secret::Secret;
 use clawlink_shared::shutdown::Shutdown;
 use sqlx::{Connection, PgPool};
 
+use crate::audit::Denials;
 use crate::blobs::Blobs;
 use crate::bus::Bus;
 use crate::config::{Settings, Tuning};
@@ -16,7 +18,7 @@ use crate::github::Github;
 use crate::http::limit::Limiter;
 use crate::outbox::Pokes;
 use crate::secrets::Keys;
-use crate::{MIGRATOR, workspaces};
+use crate::{schema, workspaces};
 
 /// Slug of the workspace that exists from the first start.
 pub const FIRST_WORKSPACE: &str = "default";
@@ -38,7 +40,7 @@ pub struct Parts {
     /// Keys derived from the installation's secret key.
     pub keys: Keys,
     /// What workers show to claim.
-    pub pool_token: clawlink_shared::secret::Secret,
+    pub pool_token: Secret,
     /// Bounds and times.
     pub tuning: Tuning,
     /// Soft and hard stop, and the tasks that draining waits for.
@@ -51,6 +53,10 @@ pub struct Parts {
     pub limiter: Limiter,
     /// Wakes the reconciler.
     pub rebuild: Rebuild,
+    /// Refused strangers who are not yet counted in Postgres.
+    pub denials: Denials,
+    /// The schema owner's URL, for [`App::prepare`].
+    owner_url: Option<Secret>,
 }
 
 impl Deref for App {
@@ -90,6 +96,8 @@ impl App {
             limiter: Limiter::new(settings.tuning.rate_per_minute),
             pokes: Pokes::default(),
             rebuild: Rebuild::default(),
+            denials: Denials::default(),
+            owner_url: settings.database_migration_url.clone(),
         })))
     }
 
@@ -104,7 +112,7 @@ impl App {
     /// Brings the schema up to date, makes the first workspace and the bucket. S3 may be away:
     /// then the bucket is made when it is first needed.
     pub async fn prepare(&self) -> anyhow::Result<()> {
-        MIGRATOR.run(&self.db).await.context("apply migrations")?;
+        schema::prepare(&self.db, self.owner_url.as_ref()).await?;
         let mut db = self.db.acquire().await?;
         let tuning = &self.tuning;
         workspaces::ensure(

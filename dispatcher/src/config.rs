@@ -20,6 +20,10 @@ pub struct Settings {
     /// Postgres, as `postgres://user:password@host:port/database`.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
+    /// Postgres with the role that owns the schema, for migrations and grants; the role of
+    /// DATABASE_URL is then restricted [default: DATABASE_URL]
+    #[arg(long, env = "DATABASE_MIGRATION_URL", hide_env_values = true)]
+    pub database_migration_url: Option<Secret>,
     /// Redis or Valkey, as `redis://:password@host:port/db`.
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,

@@ -22,6 +22,7 @@ pub mod app;
 pub mod blobs;
 pub mod bus;
 pub mod outbox;
+pub mod schema;
 pub mod secrets;
 
 pub mod bench;

@@ -7,13 +7,17 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clawlink::app::App;
+use clawlink::audit::verify::{self, Anchor};
 use clawlink::auth::principal::KeyRole;
 use clawlink::bench::args::BenchArgs;
 use clawlink::config::{self, Listen, Settings, UpSettings};
-use clawlink::{MIGRATOR, auth, bench, serve, up, workspaces};
+use clawlink::secrets::Keys;
+use clawlink::{audit, auth, bench, schema, serve, up, workspaces};
+use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::process_environment;
 use clawlink_shared::shutdown::Shutdown;
 use clawlink_shared::telemetry::{self, LogArgs};
+use sqlx::{Connection, PgConnection};
 
 /// Runs coding agents as jobs. Every option is also an environment variable, and every
 /// variable NAME may be given as NAME_FILE, the path of a file that holds the value.
@@ -51,6 +55,10 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         of: Installation,
+        /// A database role that gets what a dispatcher needs, and may only add to the audit log
+        /// [default: the role of DATABASE_URL where DATABASE_MIGRATION_URL is set too]
+        #[arg(long, value_name = "NAME")]
+        app_role: Option<String>,
     },
     /// Runs a command with a private Postgres, Redis and S3; for tests and development.
     Services {
@@ -74,6 +82,28 @@ enum Command {
     Admin {
         #[command(subcommand)]
         task: Admin,
+    },
+    /// The audit log.
+    Audit {
+        #[command(subcommand)]
+        task: Audit,
+    },
+}
+
+#[derive(Subcommand)]
+enum Audit {
+    /// Looks for altered, removed, inserted and moved entries. Says the first bad position and
+    /// exits with 1; else prints the chain's end, to be kept where this database's masters
+    /// cannot write. Needs the secret key of the dispatchers.
+    Verify {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        of: Installation,
+        /// What an earlier run printed as the chain's end: also finds that later entries were
+        /// cut off.
+        #[arg(long, value_name = "COUNT:HASH")]
+        expect: Option<Anchor>,
     },
 }
 
@@ -106,18 +136,38 @@ struct Installation {
 }
 
 impl Installation {
-    async fn connect(&self, settings: &Settings) -> anyhow::Result<sqlx::PgPool> {
-        let of_up = match (&settings.database_url, &self.data_dir) {
-            (None, Some(dir)) => bench::args::database_url(dir)?,
-            _ => None,
-        };
-        let url = match &of_up {
-            Some(url) => url,
-            None => Settings::required(&settings.database_url, "DATABASE_URL")?,
-        };
-        sqlx::PgPool::connect(url.expose())
+    /// As whoever may do most: the schema's owner if its URL is known.
+    fn url(&self, settings: &Settings) -> anyhow::Result<Secret> {
+        let configured = settings.database_url.as_ref();
+        let configured = settings.database_migration_url.as_ref().or(configured);
+        match (configured, &self.data_dir) {
+            (Some(url), _) => Ok(url.clone()),
+            (None, Some(dir)) => bench::args::database_url(dir)?
+                .with_context(|| format!("{} has no Postgres", dir.display())),
+            (None, None) => Settings::required(&settings.database_url, "DATABASE_URL").cloned(),
+        }
+    }
+
+    async fn connect(&self, settings: &Settings) -> anyhow::Result<PgConnection> {
+        PgConnection::connect(self.url(settings)?.expose())
             .await
             .context("connect to Postgres")
+    }
+
+    /// The role that dispatchers use, where it is another than the schema's owner.
+    async fn application(&self, settings: &Settings) -> anyhow::Result<Option<String>> {
+        match (&settings.database_url, &settings.database_migration_url) {
+            (Some(url), Some(_)) => schema::role_of(url).await.map(Some),
+            (None, None) => Ok(Some(up::postgres::APPLICATION.to_owned())),
+            _ => Ok(None),
+        }
+    }
+
+    fn secret_key(&self, settings: &Settings) -> anyhow::Result<Secret> {
+        match (&settings.secret_key, &self.data_dir) {
+            (None, Some(dir)) => bench::args::secret_key(dir),
+            _ => Settings::required(&settings.secret_key, "CLAWLINK_SECRET_KEY").cloned(),
+        }
     }
 }
 
@@ -179,9 +229,17 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             tracing::info!(address = %listener.local_addr()?, "listening");
             serve::serve(app, listener).await?;
         }
-        Command::Migrate { settings, of } => {
-            let db = of.connect(&settings).await?;
-            MIGRATOR.run(&db).await.context("apply migrations")?;
+        Command::Migrate {
+            settings,
+            of,
+            app_role,
+        } => {
+            let mut db = of.connect(&settings).await?;
+            let role = match app_role {
+                Some(role) => Some(role),
+                None => of.application(&settings).await?,
+            };
+            schema::migrate(&mut db, role.as_deref()).await?;
         }
         Command::Bench { args } => {
             let json = args.json;
@@ -202,7 +260,7 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
                     role,
                 },
         } => {
-            let db = of.connect(&settings).await?;
+            let mut db = of.connect(&settings).await?;
             let mut transaction = db.begin().await?;
             let tuning = &settings.tuning;
             let workspace = workspaces::ensure(
@@ -212,9 +270,35 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 tuning.pending_cap,
             )
             .await?;
-            let (_, key) = auth::api_key::create(&mut transaction, workspace, &name, role).await?;
+            let by = audit::Actor::operator();
+            let key =
+                auth::api_key::create_by(&mut transaction, workspace, &name, role, &by).await?;
             transaction.commit().await?;
             say(key.expose());
+        }
+        Command::Audit {
+            task:
+                Audit::Verify {
+                    settings,
+                    of,
+                    expect,
+                },
+        } => {
+            let keys = Keys::derive(&of.secret_key(&settings)?, settings.secret_key_old.as_ref())?;
+            let mut db = of.connect(&settings).await?;
+            match verify::verify(&mut db, &keys, expect).await? {
+                Ok(report) => {
+                    say(&format!(
+                        "sound; {} entries wait for their link",
+                        report.waiting
+                    ));
+                    say(&report.anchor.to_string());
+                }
+                Err(fault) => {
+                    say(&fault.to_string());
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use clawlink_shared::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
 use crate::app::App;
-use crate::{executions, http, outbox, secrets};
+use crate::{audit, executions, http, outbox, secrets};
 
 /// How long connections to Postgres may take to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
@@ -36,4 +36,5 @@ fn spawn_loops(app: &App) {
     outbox::spawn(app);
     executions::spawn_loops(app);
     secrets::spawn_loops(app);
+    audit::spawn_loops(app);
 }

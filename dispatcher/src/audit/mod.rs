@@ -1,18 +1,41 @@
 //! Who did what: everything that changes something, every login, secret use and refusal.
 //!
 //! An entry is written in the transaction of what it tells, so there is neither a deed without
-//! an entry nor an entry without a deed. Entries are never changed or deleted, and never hold
-//! a secret.
+//! an entry nor an entry without a deed. Entries are never changed or deleted (the
+//! application's database role may not), never hold a secret, and outlive their workspace. A
+//! loop chains them by keyed hashes, which `clawlink audit verify` checks. Strangers without
+//! a valid credential are only counted.
 
+pub mod chain;
+pub mod refusals;
+pub mod verify;
+
+mod denials;
+mod http;
+mod link;
+mod query;
+mod render;
 mod store;
 
 use std::net::IpAddr;
 
 use clawlink_shared::id::WorkspaceId;
+use serde::Deserialize;
 use serde_json::Value;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
+pub use denials::Denials;
+
+use crate::app::App;
 use crate::auth::principal::{Person, Principal};
+use crate::http::doc::Doc;
+use crate::http::routes::{Access, Routes};
+use crate::workspaces::role::Permission;
+
+/// The field of an entry's details that names the client session of the older runtime API in
+/// which something was done, where the actor is a person.
+pub const CLIENT_SESSION: &str = "clientSession";
 
 /// Who did it, from where.
 #[derive(Debug, Clone)]
@@ -52,7 +75,8 @@ impl From<&Person> for Actor {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It was done.
     Allowed,
@@ -118,4 +142,48 @@ impl<'a> Entry<'a> {
 /// Writes an entry in the caller's transaction.
 pub async fn record(db: &mut PgConnection, entry: &Entry<'_>) -> anyhow::Result<()> {
     store::insert(db, entry).await
+}
+
+/// This feature's routes.
+pub fn routes(app: &App) -> Routes {
+    let read = Access::Needs(Permission::AuditRead);
+    let list = |summary| {
+        Doc::new(summary)
+            .query::<query::EntriesQuery>()
+            .gives::<Vec<render::Event>>(200)
+    };
+    Routes::new(app)
+        .get(
+            "/api/audit/events",
+            read,
+            http::events,
+            list("Entries of the audit log, newest first"),
+        )
+        .get(
+            "/api/audit/users/{user}/activity",
+            read,
+            http::of_user,
+            list("What a person did, newest first").uuid("user"),
+        )
+        .get(
+            "/api/audit/sessions/{session}/activity",
+            read,
+            http::of_session,
+            list("What was done in a client session, newest first").uuid("session"),
+        )
+        .get(
+            "/api/audit/export",
+            read,
+            http::export,
+            Doc::new("The audit log as lines of JSON, oldest first")
+                .query::<query::EntriesQuery>()
+                .gives_as(200, "application/x-ndjson"),
+        )
+}
+
+/// Starts the loops that any replica may run at any time.
+pub fn spawn_loops(app: &App) {
+    let tracker = app.shutdown.tracker();
+    tracker.spawn(chain::chain_loop(app.clone()));
+    tracker.spawn(denials::flush_loop(app.clone()));
 }

@@ -1,16 +1,18 @@
 //! Enforces a route's declared [`Access`] before its handler runs.
 
 use axum::RequestExt;
-use axum::extract::{RawPathParams, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
 use super::principal::Principal;
 use super::store;
 use crate::app::App;
+use crate::audit::refusals::{self, Caller};
 use crate::error::{ApiError, ApiResult};
+use crate::http::limit::Standing;
 use crate::http::listen::Peer;
 use crate::http::routes::Access;
 use crate::secrets::hash_token;
@@ -24,20 +26,53 @@ pub async fn admit(
     State((app, access)): State<(App, Access)>,
     mut request: Request,
     next: Next,
-) -> ApiResult<Response> {
-    let mut standing = None;
+) -> Response {
+    let admitted = check(&app, access, &mut request).await;
+    let extensions = request.extensions();
+    let caller = Caller {
+        principal: extensions.get().cloned(),
+        person: extensions.get().cloned(),
+        address: extensions.get().map(|Peer(address)| *address),
+    };
+    let (method, path) = (
+        request.method().clone(),
+        extensions.get::<MatchedPath>().cloned(),
+    );
+    let response = match admitted {
+        Ok(standing) => {
+            let mut response = next.run(request).await;
+            if let Some(standing) = standing {
+                standing.tell(response.headers_mut());
+            }
+            response
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    let status = response.status();
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let path = path.as_ref().map_or("", MatchedPath::as_str);
+        refusals::note(&app, &caller, access, &format!("{method} {path}"), status).await;
+    }
+    response
+}
+
+/// Lets a request pass, with who made it among its extensions, or refuses it. Answers how many
+/// requests the caller has left.
+async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Option<Standing>> {
     match access {
         Access::Public => {}
         Access::Person | Access::PlatformAdmin => {
             return Err(ApiError::unauthorized("sign in first"));
         }
         Access::Needs(permission) => {
-            let mut principal = authenticate(&app, request.headers()).await?;
+            let mut principal = authenticate(app, request.headers()).await?;
             principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
-            standing = app.limiter.admit(&app.bus, &principal.name()).await?;
-            principal.require(permission)?;
+            let standing = app.limiter.admit(&app.bus, &principal.name()).await?;
+            let allowed = principal.require(permission);
             request.extensions_mut().insert(principal);
+            allowed?;
+            return Ok(standing);
         }
         Access::Pool => {
             let token = bearer(request.headers())?;
@@ -49,14 +84,10 @@ pub async fn admit(
         Access::Lease => {
             let hash = LeaseHash(hash_token(bearer(request.headers())?));
             request.extensions_mut().insert(hash);
-            name_execution(&mut request).await;
+            name_execution(request).await;
         }
     }
-    let mut response = next.run(request).await;
-    if let Some(standing) = standing {
-        standing.tell(response.headers_mut());
-    }
-    Ok(response)
+    Ok(None)
 }
 
 /// Says in the request's span which execution a worker's call is about.

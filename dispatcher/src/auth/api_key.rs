@@ -2,10 +2,12 @@
 
 use clawlink_shared::id::{ApiKeyId, WorkspaceId};
 use clawlink_shared::secret::Secret;
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::principal::KeyRole;
 use super::store;
+use crate::audit::{self, Actor, Entry};
 use crate::secrets::{hash_token, random_token};
 
 /// What every key begins with, so that people and scanners recognize one.
@@ -22,6 +24,21 @@ pub async fn create(
     let shown = &key[..PREFIX.len() + 6];
     let id = store::insert_key(db, workspace, name, shown, &hash_token(&key), role).await?;
     Ok((id, Secret::new(key)))
+}
+
+/// The same, written down in the audit log as somebody's deed.
+pub async fn create_by(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    name: &str,
+    role: KeyRole,
+    by: &Actor,
+) -> anyhow::Result<Secret> {
+    let (id, key) = create(db, workspace, name, role).await?;
+    let entry = Entry::done(workspace, by, "key.created", ("key", id.to_string()));
+    let entry = entry.with(json!({"name": name, "role": role}));
+    audit::record(db, &entry).await?;
+    Ok(key)
 }
 
 /// Whether this is a key that may be used now.

@@ -156,6 +156,11 @@ pub fn database_url(data_dir: &Path) -> Result<Option<Secret>> {
     ))))
 }
 
+/// The secret key that `clawlink up` made in a data directory.
+pub fn secret_key(data_dir: &Path) -> Result<Secret> {
+    Ok(Secret::new(read(data_dir, "secrets/secret-key")?))
+}
+
 fn read(dir: &Path, name: &str) -> Result<String> {
     let path = dir.join(name);
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;

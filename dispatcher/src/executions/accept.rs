@@ -7,6 +7,7 @@ use clawlink_shared::event::EventType;
 use clawlink_shared::execution::State;
 use clawlink_shared::id::{ExecutionId, SessionId};
 use serde::Serialize;
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use super::store::events::{self, Appended, LockedLog, NewEvent};
 use super::store::{idempotency, read};
 use super::wait::{self, Outlook};
 use crate::app::App;
+use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::outbox::{self, Effect};
@@ -212,6 +214,16 @@ async fn write(
     let first = first_events(request, session, plan, outlook)?;
     let appended = events::append(db, &mut log, &first).await?;
     outbox::add(db, &Effect::Enqueue { execution: id }).await?;
+    let actor = Actor::from(principal);
+    let submitted = ("execution", id.to_string());
+    let entry = Entry::done(
+        principal.workspace,
+        &actor,
+        "execution.submitted",
+        submitted,
+    );
+    let details = json!({"agent": plan.spec.agent.as_str(), "session": session, "turn": turn});
+    audit::record(db, &entry.with(details)).await?;
     let accepted = Accepted {
         id,
         uuid,

@@ -2,11 +2,14 @@
 
 use clawlink_shared::execution::State;
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
+use serde_json::json;
+use sqlx::PgConnection;
 
 use super::store::finish::{self, End, Work};
 use super::store::{cancel, locked};
 use super::{publish, queue};
 use crate::app::App;
+use crate::audit::{self, Actor, Entry};
 use crate::error::{ApiError, ApiResult};
 use crate::outbox;
 
@@ -19,14 +22,14 @@ pub enum CancelOutcome {
     AlreadyEnded,
 }
 
-/// Asks for an execution to be cancelled. `by` is a principal's name; `reason` is for people.
+/// Asks for an execution to be cancelled. `reason` is for people.
 /// 404 `execution_not_found` if the workspace has none with this id. One that no worker holds
 /// ends here; else its worker is told, and the sweeper ends it after a while in any case.
 pub async fn request(
     app: &App,
     workspace: WorkspaceId,
     id: ExecutionId,
-    by: &str,
+    by: &Actor,
     reason: &str,
 ) -> ApiResult<CancelOutcome> {
     let mut tx = app.db.begin().await?;
@@ -43,8 +46,9 @@ pub async fn request(
         State::Pending => {
             let end = End::Cancelled {
                 reason: reason.to_owned(),
-                by: Some(by.to_owned()),
+                by: Some(by.name.clone()),
             };
+            record(&mut tx, workspace, id, by, reason).await?;
             let appended = finish::end(&mut tx, &mut held, &end, &Work::default(), false).await?;
             tx.commit().await?;
             publish(app, id, appended);
@@ -58,10 +62,24 @@ pub async fn request(
             Ok(CancelOutcome::Requested)
         }
         State::Planning | State::Running | State::Waiting => {
-            cancel::request(&mut tx, &held, reason, by).await?;
+            if cancel::request(&mut tx, &held, reason, &by.name).await? {
+                record(&mut tx, workspace, id, by, reason).await?;
+            }
             tx.commit().await?;
             app.bus.publish_control(id);
             Ok(CancelOutcome::Requested)
         }
     }
+}
+
+async fn record(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: ExecutionId,
+    by: &Actor,
+    reason: &str,
+) -> anyhow::Result<()> {
+    let execution = ("execution", id.to_string());
+    let entry = Entry::done(workspace, by, "execution.cancelled", execution);
+    audit::record(db, &entry.with(json!({"reason": reason}))).await
 }

@@ -20,6 +20,7 @@ use super::store::events::timestamp;
 use super::store::read::{self, Record};
 use super::wait::{self, Outlook};
 use crate::app::App;
+use crate::audit::Actor;
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::http::doc::Doc;
@@ -119,7 +120,7 @@ async fn execute(
         submitted(&app, accepted).await
     } else {
         let guard = (cancel_on_disconnect && accepted.fresh.is_some())
-            .then(|| CancelOnDrop::new(&app, principal.workspace, id, principal.name()));
+            .then(|| CancelOnDrop::new(&app, principal.workspace, id, Actor::from(&principal)));
         let (cursor, first) = match accepted.fresh {
             Some(fresh) => (0, fresh.events),
             None => (last_event_id(&headers, None)?.unwrap_or(0), Vec::new()),
@@ -389,7 +390,7 @@ async fn cancel(
 ) -> ApiResult<Response> {
     let record = find(&app, &principal, &id).await?;
     let reason = reason(&body)?;
-    let by = principal.name();
+    let by = Actor::from(&principal);
     match cancel::request(&app, principal.workspace, record.id, &by, &reason).await? {
         CancelOutcome::Requested => {
             let body = Cancelling {

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::cancel;
 use super::store::read::{self, LogPage};
 use crate::app::App;
+use crate::audit::Actor;
 use crate::bus::{Batch, Follower};
 
 /// Events fetched from the log at one time.
@@ -48,7 +49,7 @@ pub(super) struct CancelOnDrop {
     app: App,
     workspace: WorkspaceId,
     execution: ExecutionId,
-    by: String,
+    by: Actor,
     armed: bool,
 }
 
@@ -57,7 +58,7 @@ impl CancelOnDrop {
         app: &App,
         workspace: WorkspaceId,
         execution: ExecutionId,
-        by: String,
+        by: Actor,
     ) -> Self {
         Self {
             app: app.clone(),
@@ -76,7 +77,7 @@ impl Drop for CancelOnDrop {
             return;
         }
         let (app, workspace, id) = (self.app.clone(), self.workspace, self.execution);
-        let by = std::mem::take(&mut self.by);
+        let by = self.by.clone();
         self.app.shutdown.tracker().spawn(async move {
             let asked = cancel::request(&app, workspace, id, &by, "the client disconnected").await;
             if let Err(error) = asked {

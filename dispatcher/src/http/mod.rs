@@ -19,7 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{agents, executions, github, secrets, sessions};
+use crate::{agents, audit, executions, github, secrets, sessions};
 use doc::Doc;
 use routes::{Access, Route, Routes};
 
@@ -81,6 +81,7 @@ pub fn routes(app: &App) -> Routes {
         .merge(agents::routes(app))
         .merge(github::routes(app))
         .merge(secrets::routes(app))
+        .merge(audit::routes(app))
 }
 
 /// The service, and the table it was made from.

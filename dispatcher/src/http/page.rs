@@ -1,5 +1,6 @@
 //! Cursors of lists: where the next page begins, opaque to clients and without state here.
 
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
@@ -11,6 +12,9 @@ use crate::error::{ApiError, ApiResult};
 pub const DEFAULT_LIMIT: i64 = 50;
 /// Most items of a page.
 pub const MAX_LIMIT: i64 = 200;
+
+/// Where lists that are bare arrays name the next page.
+pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 /// A place in a list that is ordered by time and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +72,45 @@ pub fn limit(asked: Option<i64>) -> ApiResult<i64> {
     )))
 }
 
+/// Headers that lead to the next page of a list that is a bare array: the cursor, and a `Link`
+/// to the same request with it.
+pub fn next(uri: &Uri, cursor: &str) -> HeaderMap {
+    let mut query: String = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| {
+            let name = pair.split('=').next().unwrap_or_default();
+            !matches!(name, "" | "cursor" | "offset")
+        })
+        .map(|pair| format!("{pair}&"))
+        .collect();
+    query.push_str("cursor=");
+    query.push_str(cursor);
+    let link = format!("<{}?{query}>; rel=\"next\"", uri.path());
+    let mut headers = HeaderMap::new();
+    for (name, value) in [(NEXT_CURSOR, cursor), (header::LINK, link.as_str())] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_page_keeps_the_filters() {
+        let uri = "/x?limit=2&cursor=a&offset=3&type=b"
+            .parse()
+            .expect("a path");
+        let headers = next(&uri, "c");
+        assert_eq!(headers[NEXT_CURSOR], "c");
+        let link = headers[header::LINK].to_str().expect("text");
+        assert_eq!(link, "</x?limit=2&type=b&cursor=c>; rel=\"next\"");
+    }
 
     #[test]
     fn cursors_read_back_and_others_are_refused() {

@@ -7,8 +7,10 @@ mod store;
 use std::time::Duration;
 
 use clawlink_shared::id::{ExecutionId, SessionId};
+use serde_json::json;
 
 use crate::app::App;
+use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::{self, cancel};
@@ -80,6 +82,10 @@ async fn delete(app: &App, principal: &Principal, id: SessionId, force: bool) ->
     }
     store::delete(&mut transaction, principal.workspace, id).await?;
     outbox::add(&mut transaction, &Effect::DeleteObjects { session: id }).await?;
+    let actor = Actor::from(principal);
+    let deleted = ("session", id.to_string());
+    let entry = Entry::done(principal.workspace, &actor, "session.deleted", deleted);
+    audit::record(&mut transaction, &entry.with(json!({"force": force}))).await?;
     transaction.commit().await?;
     outbox::poke_slow(app);
     tracing::info!(session = %id, by = principal.name(), "session deleted");
@@ -106,9 +112,9 @@ async fn open_turns(
 async fn end_all(app: &App, principal: &Principal, id: SessionId) -> ApiResult<()> {
     let mut open = open_turns(app, principal, id).await?;
     let reason = "the session is being deleted";
+    let actor = Actor::from(principal);
     for execution in open.iter().rev() {
-        let workspace = principal.workspace;
-        cancel::request(app, workspace, *execution, &principal.name(), reason).await?;
+        cancel::request(app, principal.workspace, *execution, &actor, reason).await?;
     }
     while let Some(first) = open.first() {
         let mut follower = app.bus.follow_events(*first);

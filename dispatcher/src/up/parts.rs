@@ -65,6 +65,7 @@ impl Parts {
     fn complete(&self, settings: &mut Settings) {
         if let Some(postgres) = &self.postgres {
             settings.database_url = Some(Secret::new(postgres.url()));
+            settings.database_migration_url = Some(Secret::new(postgres.owner_url()));
         }
         if let Some(redis) = &self.redis {
             settings.redis_url = Some(Secret::new(redis.url()));

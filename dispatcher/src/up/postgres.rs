@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clawlink_shared::secret::Secret;
 use rustix::process::Signal;
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::data_dir::{DataDir, write_private};
 use super::identity::Identity;
 use super::programs::{PostgresPrograms, find_postgres};
 use super::supervise::{Process, end_leftovers, log_tail, no_input};
 
-/// The superuser of the private server and the name of its one database.
+/// The superuser of the private server, who owns the schema, and the name of its one database.
 const NAME: &str = "clawlink";
+/// The role of the application: no superuser, owner of nothing.
+pub const APPLICATION: &str = "clawlink_app";
 /// Recovery after a crash is bounded by `max_wal_size`, so this is generous.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How often readiness is tried.
@@ -60,6 +62,7 @@ struct Server {
     user: Identity,
     cluster: PathBuf,
     password: Secret,
+    application_password: Secret,
 }
 
 /// Starts the server of a data directory, made at the first call. `programs` is the folder of
@@ -76,6 +79,7 @@ pub async fn start(data_dir: &DataDir, programs: Option<&Path>) -> Result<Postgr
         user,
         cluster,
         password: data_dir.secret("postgres-password")?,
+        application_password: data_dir.secret("postgres-app-password")?,
     };
     if major.is_none() {
         server
@@ -90,12 +94,23 @@ pub async fn start(data_dir: &DataDir, programs: Option<&Path>) -> Result<Postgr
         port,
     };
     postgres.ensure_database().await?;
+    postgres.ensure_application().await?;
     Ok(postgres)
 }
 
 impl Postgres {
-    /// A connection URL with the password; it stays the same over [`Postgres::restart`].
+    /// The application's connection URL with its password; it stays the same over
+    /// [`Postgres::restart`].
     pub fn url(&self) -> String {
+        let password = self.server.application_password.expose();
+        format!(
+            "postgres://{APPLICATION}:{password}@127.0.0.1:{}/{NAME}",
+            self.port
+        )
+    }
+
+    /// The same for the superuser, who migrates.
+    pub fn owner_url(&self) -> String {
         self.server.url(self.port, NAME)
     }
 
@@ -145,6 +160,34 @@ impl Postgres {
                 .await
                 .context("create the database")?;
         }
+        admin.close().await.context("close connection")
+    }
+
+    /// Makes the application's role, also in data directories that are older than it.
+    async fn ensure_application(&self) -> Result<()> {
+        let mut admin = PgConnection::connect(&self.owner_url())
+            .await
+            .context("connect to PostgreSQL")?;
+        let exists: bool = sqlx::query_scalar(
+            "select exists (select from pg_roles where rolname = 'clawlink_app')",
+        )
+        .fetch_one(&mut admin)
+        .await
+        .context("look for the application's role")?;
+        if !exists {
+            sqlx::query("create role clawlink_app login")
+                .execute(&mut admin)
+                .await
+                .context("create the application's role")?;
+        }
+        // The password file may have been made anew; ours holds no quotes.
+        let password = self.server.application_password.expose();
+        sqlx::query(AssertSqlSafe(format!(
+            "alter role {APPLICATION} password '{password}'"
+        )))
+        .execute(&mut admin)
+        .await
+        .context("set the application's password")?;
         admin.close().await.context("close connection")
     }
 }

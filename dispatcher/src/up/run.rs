@@ -17,6 +17,7 @@ use super::identity::Identity;
 use super::parts;
 use super::workers::{self, WorkerOptions, Workers};
 use crate::app::{App, FIRST_WORKSPACE};
+use crate::audit::Actor;
 use crate::auth::api_key;
 use crate::auth::principal::KeyRole;
 use crate::config::{Settings, UpSettings};
@@ -111,7 +112,7 @@ async fn run_on(
 /// lost or belongs to another database.
 async fn first_key(app: &App, data_dir: &DataDir) -> Result<PathBuf> {
     let file = data_dir.path("api-key");
-    let mut db = app.db.acquire().await.context("connect to Postgres")?;
+    let mut db = app.db.begin().await.context("connect to Postgres")?;
     if let Ok(key) = std::fs::read_to_string(&file)
         && api_key::is_valid(&mut db, &Secret::new(key.trim())).await?
     {
@@ -125,7 +126,9 @@ async fn first_key(app: &App, data_dir: &DataDir) -> Result<PathBuf> {
         tuning.pending_cap,
     )
     .await?;
-    let (_, key) = api_key::create(&mut db, workspace, "clawlink up", KeyRole::Admin).await?;
+    let (name, by) = ("clawlink up", Actor::operator());
+    let key = api_key::create_by(&mut db, workspace, name, KeyRole::Admin, &by).await?;
+    db.commit().await.context("store the first key")?;
     write_private(&file, &format!("{}\n", key.expose()))?;
     Ok(file)
 }

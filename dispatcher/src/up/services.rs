@@ -16,7 +16,7 @@ use super::data_dir::DataDir;
 use super::supervise::{send, spawn_beside};
 use super::{postgres, redis, s3};
 
-/// Runs `command` with `DATABASE_URL`, `REDIS_URL` and the `S3_*` variables set; returns its exit
+/// Runs `command` with `DATABASE_URL`, `DATABASE_MIGRATION_URL`, `REDIS_URL` and the `S3_*` variables set; returns its exit
 /// code, which for a command ended by a signal is 128 plus the signal's number.
 pub async fn run(data_dir: &Path, postgres_bin: Option<&Path>, command: &[OsString]) -> Result<u8> {
     let shutdown = Shutdown::new();
@@ -35,6 +35,7 @@ pub async fn run(data_dir: &Path, postgres_bin: Option<&Path>, command: &[OsStri
         .arg(program)
         .args(args)
         .env("DATABASE_URL", postgres.url())
+        .env("DATABASE_MIGRATION_URL", postgres.owner_url())
         .env("REDIS_URL", redis.url())
         .env("S3_ENDPOINT", s3.url())
         .env("S3_BUCKET", s3::BUCKET)

@@ -53,6 +53,18 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /api/secrets", Needs(SecretRead), 200),
     ("PUT /api/secrets/{name}", Needs(SecretManage), 400),
     ("DELETE /api/secrets/{name}", Needs(SecretManage), 404),
+    ("GET /api/audit/events", Needs(AuditRead), 200),
+    (
+        "GET /api/audit/users/{user}/activity",
+        Needs(AuditRead),
+        200,
+    ),
+    (
+        "GET /api/audit/sessions/{session}/activity",
+        Needs(AuditRead),
+        200,
+    ),
+    ("GET /api/audit/export", Needs(AuditRead), 200),
     ("POST /worker/claim", Access::Pool, 400),
     ("POST /worker/executions/{id}/ack", Access::Lease, 0),
     ("POST /worker/executions/{id}/state", Access::Lease, 0),
@@ -213,8 +225,18 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
         true => made.session_id.to_string(),
         false => made.execution_id.to_string(),
     };
-    let path = route.path.replace("{id}", &id).replace("{slug}", "none");
-    let path = path.replace("{file}", "none");
+    let session = made.session_id.to_string();
+    let path = [
+        ("{id}", id.as_str()),
+        ("{slug}", "none"),
+        ("{file}", "none"),
+        ("{user}", &session),
+        ("{session}", &session),
+    ]
+    .iter()
+    .fold(route.path.to_owned(), |path, (name, value)| {
+        path.replace(name, value)
+    });
     let mut request = test.http.request(route.method.clone(), test.url(&path));
     if let Some(key) = key {
         request = request.bearer_auth(key);

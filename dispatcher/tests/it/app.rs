@@ -15,7 +15,7 @@ use clawlink::auth::principal::KeyRole;
 use clawlink::config::Settings;
 use clawlink::up::data_dir::DataDir;
 use clawlink::up::s3::{self, S3Server};
-use clawlink::{MIGRATOR, serve, workspaces};
+use clawlink::{MIGRATOR, schema, serve, workspaces};
 use clawlink_shared::id::WorkspaceId;
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::process_environment;
@@ -29,6 +29,9 @@ use crate::wait::eventually;
 /// What workers show to claim.
 pub(crate) const POOL_TOKEN: &str = "pool-token-of-tests";
 
+/// The installation's secret key.
+pub(crate) const SECRET_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
 /// One installation, with one dispatcher running.
 pub(crate) struct TestApp {
     /// The first dispatcher.
@@ -40,6 +43,7 @@ pub(crate) struct TestApp {
     /// The S3 endpoint; it can be killed and restarted.
     pub(crate) s3: S3Server,
     settings: Settings,
+    owner_url: String,
     // Dropped last.
     _dir: TempDir,
 }
@@ -61,10 +65,10 @@ impl TestApp {
 
     /// Starts with changed settings.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start_on(&required("DATABASE_URL"), change).await
+        Self::start_on(&postgres_server(), change).await
     }
 
-    /// Starts on another Postgres server.
+    /// Starts on another Postgres server, given by a superuser's URL.
     pub(crate) async fn start_on(postgres: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let database = Database::create(postgres).await;
         let dir = scratch();
@@ -93,6 +97,7 @@ impl TestApp {
             http: reqwest::Client::new(),
             s3,
             settings,
+            owner_url: database.owner_url,
             _dir: dir,
         }
     }
@@ -120,6 +125,7 @@ impl TestApp {
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_clawlink"))
             .args(["serve", "--listen", &address])
             .env("DATABASE_URL", text(&settings.database_url))
+            .env_remove("DATABASE_MIGRATION_URL")
             .env("REDIS_URL", text(&settings.redis_url))
             .env("CLAWLINK_REDIS_PREFIX", &settings.redis_prefix)
             .env("S3_ENDPOINT", s3.s3_endpoint.as_ref().unwrap())
@@ -157,7 +163,17 @@ impl TestApp {
         &self.dispatcher.app.db
     }
 
-    /// The database's address.
+    /// Postgres as its superuser, who may do what the application may not.
+    pub(crate) async fn superuser(&self) -> PgConnection {
+        PgConnection::connect(&self.owner_url).await.unwrap()
+    }
+
+    /// The database's address for its superuser.
+    pub(crate) fn owner_url(&self) -> &str {
+        &self.owner_url
+    }
+
+    /// The database's address for the application.
     pub(crate) fn database_url(&self) -> String {
         let url = self.settings.database_url.as_ref();
         url.expect("tests set it").expose().to_owned()
@@ -243,6 +259,11 @@ impl DispatcherProcess {
     }
 }
 
+/// The server that `./deploy/test` starts, as its superuser.
+pub(crate) fn postgres_server() -> String {
+    process_environment("DATABASE_MIGRATION_URL").unwrap_or_else(|| required("DATABASE_URL"))
+}
+
 /// A variable that `./deploy/test` sets.
 pub(crate) fn required(name: &str) -> String {
     process_environment(name)
@@ -254,6 +275,7 @@ fn settings(database: &Database, s3: &S3Server) -> Settings {
     let matches = command.get_matches_from(["test"]);
     let mut settings = Settings::from_arg_matches(&matches).unwrap();
     settings.database_url = Some(Secret::new(database.url.clone()));
+    settings.database_migration_url = None;
     settings.redis_url = Some(Secret::new(required("REDIS_URL")));
     settings.redis_prefix = format!("{}:", database.name);
     settings.s3.s3_endpoint = Some(s3.url());
@@ -261,7 +283,7 @@ fn settings(database: &Database, s3: &S3Server) -> Settings {
     settings.s3.s3_region = s3::REGION.to_owned();
     settings.s3.s3_access_key = Some(Secret::new(s3.access_key()));
     settings.s3.s3_secret_key = Some(s3.secret_key().clone());
-    settings.secret_key = Some(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="));
+    settings.secret_key = Some(Secret::new(SECRET_KEY));
     settings.pool_token = Some(Secret::new(POOL_TOKEN));
     settings.tuning.rate_per_minute = 0;
     settings.tuning.database_connections = 8;
@@ -280,32 +302,62 @@ pub(crate) fn scratch() -> TempDir {
     dir
 }
 
+/// The restricted role under which all tests run the application, and its password.
+pub(crate) const APPLICATION: &str = "clawlink_it";
+
+/// An empty database: its URL for the superuser and for the application, which may nothing.
+pub(crate) async fn fresh_database() -> (String, String) {
+    let database = Database::create_empty(&postgres_server()).await;
+    (database.owner_url, database.url)
+}
+
 /// A database of one test. It is left behind: dropping one makes all of Postgres wait for its
 /// slowest background process, and `./deploy/test` throws the whole server away.
 struct Database {
     name: String,
+    /// For the application.
     url: String,
+    owner_url: String,
 }
 
 impl Database {
     async fn create(server: &str) -> Self {
-        let server = server.to_owned();
+        let database = Self::create_empty(server).await;
+        let mut db = PgConnection::connect(&database.owner_url).await.unwrap();
+        MIGRATOR.run_direct(None, &mut db, false).await.unwrap();
+        schema::grant(&mut db, APPLICATION).await.unwrap();
+        db.close().await.unwrap();
+        database
+    }
+
+    async fn create_empty(server: &str) -> Self {
         let name = format!("it_{}", Uuid::new_v4().simple());
-        let mut admin = PgConnection::connect(&server).await.unwrap();
-        sqlx::query(AssertSqlSafe(format!("create database {name}")))
-            .execute(&mut admin)
-            .await
-            .unwrap();
+        let mut admin = PgConnection::connect(server).await.unwrap();
+        // Tests of other processes make the role at the same moment.
+        let role = format!(
+            "do $$ begin create role {APPLICATION} login password '{APPLICATION}';
+             exception when duplicate_object or unique_violation then null; end $$"
+        );
+        for statement in [role, format!("create database {name}")] {
+            sqlx::query(AssertSqlSafe(statement))
+                .execute(&mut admin)
+                .await
+                .unwrap();
+        }
         admin.close().await.unwrap();
         let (base, options) = match server.split_once('?') {
             Some((base, options)) => (base, format!("?{options}")),
-            None => (server.as_str(), String::new()),
+            None => (server, String::new()),
         };
-        let host = base.rsplit_once('/').expect("a URL with a database").0;
-        let url = format!("{host}/{name}{options}");
-        let mut db = PgConnection::connect(&url).await.unwrap();
-        MIGRATOR.run_direct(None, &mut db, false).await.unwrap();
-        db.close().await.unwrap();
-        Self { name, url }
+        let (scheme, host) = base.split_once("://").expect("a URL");
+        let host = host.rsplit_once('/').expect("a URL with a database").0;
+        let place = host.rsplit_once('@').map_or(host, |(_, place)| place);
+        let owner_url = format!("{scheme}://{host}/{name}{options}");
+        let url = format!("{scheme}://{APPLICATION}:{APPLICATION}@{place}/{name}{options}");
+        Self {
+            name,
+            url,
+            owner_url,
+        }
     }
 }

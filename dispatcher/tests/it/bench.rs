@@ -119,7 +119,7 @@ async fn a_small_run_measures_everything_loses_nothing_and_leaves_nothing() {
         "--pool-token",
         POOL_TOKEN,
         "--database-url",
-        &app.database_url(),
+        app.owner_url(),
         "--redis-url",
         &required("REDIS_URL"),
         "--pid",

@@ -9,6 +9,7 @@ mod access;
 mod agents;
 mod app;
 mod archive;
+mod audit;
 mod bench;
 mod cancel;
 mod client;

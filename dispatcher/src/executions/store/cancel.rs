@@ -4,15 +4,15 @@ use sqlx::PgConnection;
 
 use super::locked::Locked;
 
-/// Records that somebody wants a held execution to end; the first words stay. The caller has
-/// locked it.
+/// Records that somebody wants a held execution to end; false if it was recorded before, and
+/// then the first words stay. The caller has locked it.
 pub(crate) async fn request(
     db: &mut PgConnection,
     held: &Locked,
     reason: &str,
     by: &str,
-) -> anyhow::Result<()> {
-    sqlx::query!(
+) -> anyhow::Result<bool> {
+    let updated = sqlx::query!(
         "update executions set cancel_requested_at = now(), cancel_reason = $3,
             cancelled_by = $4
          where id = $1 and state = $2 and cancel_requested_at is null",
@@ -23,5 +23,5 @@ pub(crate) async fn request(
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(updated.rows_affected() == 1)
 }

@@ -35,7 +35,7 @@ impl Private {
         let dir = DataDir::open(data.path()).unwrap();
         let (postgres, redis) = tokio::join!(postgres::start(&dir, None), redis::start(&dir));
         let (postgres, redis) = (postgres.unwrap(), redis.unwrap());
-        let world = Shaky::start_on(&postgres.url(), |settings| {
+        let world = Shaky::start_on(&postgres.owner_url(), |settings| {
             settings.redis_url = Some(Secret::new(redis.url()));
         })
         .await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::world::{Submitted, Worker, World, said};
-use crate::app::required;
+use crate::app::postgres_server;
 use crate::wait::eventually;
 
 /// Long enough for a heartbeat at a third of it on a loaded machine.
@@ -49,7 +49,7 @@ impl Shaky {
 
     /// Starts with changed settings and a repository `app`.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start_on(&required("DATABASE_URL"), change).await
+        Self::start_on(&postgres_server(), change).await
     }
 
     /// Starts on another Postgres server.

@@ -31,7 +31,7 @@ case $(uname -m) in aarch64) ptrace=117;; *) ptrace=101;; esac
 
 try api-key cat "$DATA/api-key"
 for place in secrets postgres redis s3 spool ports workspace .; do try "list-$place" ls "$DATA/$place"; done
-for secret in seal-key secret-key postgres-password redis-password s3-secret-key pool-token; do try "secret-$secret" cat "$DATA/secrets/$secret"; done
+for secret in seal-key secret-key postgres-password postgres-app-password redis-password s3-secret-key pool-token; do try "secret-$secret" cat "$DATA/secrets/$secret"; done
 try secrets some cat "$DATA"/secrets/*
 try find bash -c 'find "$DATA" -type f -readable -print | grep .'
 try spool-files some cat "$DATA"/spool/*/complete.json "$DATA"/spool/*/* "$DATA"/spool/*
@@ -110,6 +110,7 @@ impl Up {
             .arg(dir.path().join("data"))
             // Only the parts that it starts itself.
             .env_remove("DATABASE_URL")
+            .env_remove("DATABASE_MIGRATION_URL")
             .env_remove("REDIS_URL")
             .env_remove("S3_ENDPOINT")
             .env_remove("S3_ACCESS_KEY")

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, ChildStdin, Command};
 
-use crate::app::{POOL_TOKEN, TestApp, required, scratch};
+use crate::app::{POOL_TOKEN, TestApp, postgres_server, scratch};
 use crate::wait::eventually;
 
 /// Everything that a run touches.
@@ -41,7 +41,7 @@ impl World {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start_on(&required("DATABASE_URL"), change).await
+        Self::start_on(&postgres_server(), change).await
     }
 
     /// Starts on another Postgres server.

@@ -35,19 +35,25 @@ async fn postgres_keeps_its_data_over_stop_crash_and_restart() {
     let dir = scratch();
     let data = DataDir::open(dir.path()).unwrap();
     let mut server = postgres::start(&data, None).await.unwrap();
-    let mut client = PgConnection::connect(&server.url()).await.unwrap();
+    let mut client = PgConnection::connect(&server.owner_url()).await.unwrap();
     sqlx::query("create table kept as select 7 as n")
         .execute(&mut client)
         .await
         .unwrap();
-    let url = server.url();
+    let url = server.owner_url();
     server.restart().await.unwrap();
-    assert_eq!(server.url(), url, "the port is kept");
+    assert_eq!(server.owner_url(), url, "the port is kept");
     server.kill().await.unwrap();
     server.restart().await.unwrap();
+    // As in a data directory from before there was such a role.
+    let mut client = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("drop role clawlink_app")
+        .execute(&mut client)
+        .await
+        .unwrap();
     server.stop().await.unwrap();
     let mut server = postgres::start(&data, None).await.unwrap();
-    assert_eq!(server.url(), url);
+    assert_eq!(server.owner_url(), url);
     let mut client = PgConnection::connect(&url).await.unwrap();
     let n: i32 = sqlx::query_scalar("select n from kept")
         .fetch_one(&mut client)
@@ -59,11 +65,16 @@ async fn postgres_keeps_its_data_over_stop_crash_and_restart() {
         .await
         .unwrap();
     assert_eq!(fsync, "on");
-    let wrong = url.replace("clawlink:", "clawlink:x");
-    assert!(
-        PgConnection::connect(&wrong).await.is_err(),
-        "the password is checked"
-    );
+    let mut application = PgConnection::connect(&server.url()).await.unwrap();
+    let refused = sqlx::query("create table mine (n int)").execute(&mut application);
+    assert!(refused.await.is_err(), "the application owns nothing");
+    for url in [url, server.url()] {
+        let wrong = url.replace("@", "x@");
+        assert!(
+            PgConnection::connect(&wrong).await.is_err(),
+            "the password is checked"
+        );
+    }
     server.stop().await.unwrap();
 }
 

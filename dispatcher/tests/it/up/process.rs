@@ -316,7 +316,7 @@ fn a_missing_program_is_one_line_with_the_command_that_installs_it() {
 fn services_give_a_command_its_parts_and_its_exit_code() {
     let dir = scratch();
     // An unsigned request is refused, which nobody needs to be woken for.
-    let script = r#"[[ $DATABASE_URL == postgres://* && $REDIS_URL == redis://* && -n $S3_BUCKET ]] || exit 1
+    let script = r#"[[ $DATABASE_URL == postgres://* && $DATABASE_MIGRATION_URL == postgres://* && $REDIS_URL == redis://* && -n $S3_BUCKET ]] || exit 1
 exec 3<>"/dev/tcp/127.0.0.1/${S3_ENDPOINT##*:}"
 printf 'GET / HTTP/1.0\r\n\r\n' >&3
 read -r answer <&3

@@ -1,4 +1,8 @@
-//! The audit log in Postgres.
+//! The audit log in Postgres. The application's role may insert and select here, nothing else.
+
+pub(super) mod chain;
+pub(super) mod denials;
+pub(super) mod read;
 
 use sqlx::PgConnection;
 

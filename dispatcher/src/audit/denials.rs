@@ -1,0 +1,122 @@
+//! Requests without a valid credential, counted per minute and address: whoever knocks
+//! a million times costs a few rows, and refusing costs no round trip to Postgres.
+//!
+//! Counts wait in memory for at most one tick; a crash loses that much and no more.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use super::store;
+use crate::app::App;
+
+/// Addresses counted apart between two writes; what comes from more is counted together.
+const MAX_ADDRESSES: usize = 1000;
+/// What those beyond the bound are counted as.
+const OTHERS: &str = "others";
+
+/// Counts that are not in Postgres yet.
+#[derive(Debug, Default)]
+pub struct Denials(Mutex<BTreeMap<String, i64>>);
+
+impl Denials {
+    /// Counts a refusal.
+    pub fn count(&self, address: Option<IpAddr>) {
+        self.add(name(address), 1);
+    }
+
+    fn add(&self, name: String, count: i64) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = counts.len() >= MAX_ADDRESSES && !counts.contains_key(&name);
+        let name = if is_full { OTHERS.to_owned() } else { name };
+        *counts.entry(name).or_default() += count;
+    }
+
+    fn take(&self) -> BTreeMap<String, i64> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Who has a whole network of IPv6 addresses is one stranger.
+fn name(address: Option<IpAddr>) -> String {
+    match address.map(|address| address.to_canonical()) {
+        None => "unknown".to_owned(),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => {
+            let network = address.to_bits() >> 64 << 64;
+            format!("{}/64", std::net::Ipv6Addr::from_bits(network))
+        }
+    }
+}
+
+/// Writes what was counted; keeps it for the next time if that fails.
+async fn flush(app: &App) -> anyhow::Result<()> {
+    let counts = app.denials.take();
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let (addresses, numbers): (Vec<String>, Vec<i64>) = counts.into_iter().unzip();
+    let written = async {
+        let mut db = app.db.acquire().await?;
+        store::denials::add(&mut db, &addresses, &numbers).await
+    };
+    let written = written.await;
+    if written.is_err() {
+        for (address, number) in addresses.into_iter().zip(numbers) {
+            app.denials.add(address, number);
+        }
+    }
+    written
+}
+
+/// Flushes at every tick until the process drains, and then once more.
+pub(super) async fn flush_loop(app: App) {
+    loop {
+        let is_last = app.shutdown.soft().is_cancelled();
+        if let Err(error) = flush(&app).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "refused strangers not counted"
+            );
+        }
+        if is_last {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(app.tuning.tick) => {}
+            () = app.shutdown.soft().cancelled() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_counts_as_one_stranger_and_there_is_a_bound() {
+        let denials = Denials::default();
+        for host in [
+            "2001:db8::1",
+            "2001:db8::2",
+            "::ffff:192.0.2.1",
+            "192.0.2.1",
+        ] {
+            denials.count(Some(host.parse().expect("an address")));
+        }
+        denials.count(None);
+        let counts = denials.take();
+        let counts: Vec<_> = counts.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!(
+            counts,
+            [("192.0.2.1", 2), ("2001:db8::/64", 2), ("unknown", 1)]
+        );
+        for n in 0..=MAX_ADDRESSES {
+            let bits = u32::try_from(n).expect("small");
+            denials.count(Some(IpAddr::V4(bits.into())));
+        }
+        let counts = denials.take();
+        assert_eq!(counts.len(), MAX_ADDRESSES + 1);
+        assert_eq!(counts[OTHERS], 1);
+    }
+}
