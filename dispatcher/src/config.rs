@@ -13,6 +13,7 @@ use axum::http::HeaderValue;
 use clap::Args;
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::{self, Fallbacks, Lookup};
+use clawlink_shared::worker_args::WorkerArgs;
 
 /// Where the parts are and what is shared by all replicas of one installation.
 #[derive(Debug, Clone, Args)]
@@ -228,80 +229,12 @@ pub struct UpSettings {
     /// How long running agents may go on when stopping, in seconds.
     #[arg(long, env = "CLAWLINK_DRAIN_TIMEOUT", default_value_t = 30)]
     pub worker_drain_seconds: u64,
+    /// Passed on to the workers, whose sessions are kept in the data directory.
     #[command(flatten)]
-    pub for_workers: ForWorkers,
-}
-
-/// Settings of workers, passed on to those that `clawlink up` starts. Their sessions are kept
-/// in the data directory.
-#[derive(Debug, Clone, Args)]
-pub struct ForWorkers {
-    /// Where agents are looked for before PATH: their programs, or a `node_modules` with them
-    #[arg(long, env = "CLAWLINK_AGENT_DIR", value_name = "DIR")]
-    pub agent_dir: Option<PathBuf>,
-    /// Further directories that agents may read and execute, separated by commas
-    #[arg(
-        long,
-        env = "CLAWLINK_AGENT_READ_ONLY",
-        value_delimiter = ',',
-        value_name = "DIR"
-    )]
-    pub agent_read_only: Vec<PathBuf>,
-    /// Further directories that agents may write, separated by commas
-    #[arg(
-        long,
-        env = "CLAWLINK_AGENT_READ_WRITE",
-        value_delimiter = ',',
-        value_name = "DIR"
-    )]
-    pub agent_read_write: Vec<PathBuf>,
-    /// Run agents even where the kernel has no Landlock to confine them
-    #[arg(long, env = "CLAWLINK_ALLOW_UNCONFINED")]
-    pub allow_unconfined: bool,
-    /// Allow repositories on loopback and private addresses, plain http included
-    #[arg(long, env = "CLAWLINK_ALLOW_PRIVATE_HOSTS")]
-    pub allow_private_hosts: bool,
-    /// Labels of the workers, as `name=value`, separated by commas
-    #[arg(long, env = "CLAWLINK_LABELS", value_name = "NAME=VALUE")]
-    pub labels: Option<String>,
-    /// How they log: as we do.
+    pub for_workers: WorkerArgs,
+    /// How workers log: as we do.
     #[arg(skip)]
-    pub log: String,
-}
-
-impl ForWorkers {
-    /// As variables. Paths become absolute, because workers run in `/`.
-    pub fn variables(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let absolute = |path: &PathBuf| -> anyhow::Result<String> {
-            let path = std::path::absolute(path).context("find the current directory")?;
-            let text = path.to_str().map(str::to_owned);
-            text.with_context(|| format!("the path {} is not UTF-8", path.display()))
-        };
-        let list = |paths: &[PathBuf]| -> anyhow::Result<Option<String>> {
-            let paths: Vec<String> = paths.iter().map(absolute).collect::<anyhow::Result<_>>()?;
-            Ok((!paths.is_empty()).then(|| paths.join(",")))
-        };
-        let flag = |set: bool| set.then(|| "true".to_owned());
-        let variables = [
-            (
-                "CLAWLINK_AGENT_DIR",
-                self.agent_dir.as_ref().map(absolute).transpose()?,
-            ),
-            ("CLAWLINK_AGENT_READ_ONLY", list(&self.agent_read_only)?),
-            ("CLAWLINK_AGENT_READ_WRITE", list(&self.agent_read_write)?),
-            ("CLAWLINK_ALLOW_UNCONFINED", flag(self.allow_unconfined)),
-            (
-                "CLAWLINK_ALLOW_PRIVATE_HOSTS",
-                flag(self.allow_private_hosts),
-            ),
-            ("CLAWLINK_LABELS", self.labels.clone()),
-            ("CLAWLINK_LOG", Some(self.log.clone())),
-        ];
-        let set = variables.into_iter();
-        Ok(set
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-            .collect())
-    }
+    pub worker_log: String,
 }
 
 impl UpSettings {

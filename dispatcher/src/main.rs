@@ -194,7 +194,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     telemetry::init(&cli.log);
     if let Command::Up { up, .. } = &mut cli.command {
-        up.for_workers.log.clone_from(&cli.log.log);
+        up.worker_log.clone_from(&cli.log.log);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

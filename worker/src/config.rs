@@ -13,6 +13,7 @@ use clawlink_shared::agent::VENDOR_ADDRESSES;
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::{self, Fallbacks, process_environment as variable};
 use clawlink_shared::telemetry::LogArgs;
+use clawlink_shared::worker_args::WorkerArgs;
 
 use crate::agents::sandbox::SandboxArgs;
 
@@ -31,6 +32,9 @@ pub struct Cli {
     /// The settings of that.
     #[command(flatten)]
     pub work: Option<WorkArgs>,
+    /// More of them. Clap cannot tell whether settings that hold others are there at all.
+    #[command(flatten)]
+    pub shared: WorkerArgs,
     /// How it logs.
     #[command(flatten)]
     pub log: LogArgs,
@@ -94,41 +98,9 @@ pub struct WorkArgs {
         value_name = "SECONDS"
     )]
     pub drain_timeout: Duration,
-    /// Where agents are looked for before PATH: their programs, or a `node_modules` with them
-    #[arg(long, env = "CLAWLINK_AGENT_DIR", value_name = "DIR")]
-    pub agent_dir: Option<PathBuf>,
-    /// Further directories that agents may read and execute, separated by commas
-    #[arg(
-        long,
-        env = "CLAWLINK_AGENT_READ_ONLY",
-        value_delimiter = ',',
-        value_name = "DIR"
-    )]
-    pub agent_read_only: Vec<PathBuf>,
-    /// Further directories that agents may write, separated by commas: what no other session
-    /// shares
-    #[arg(
-        long,
-        env = "CLAWLINK_AGENT_READ_WRITE",
-        value_delimiter = ',',
-        value_name = "DIR"
-    )]
-    pub agent_read_write: Vec<PathBuf>,
-    /// Run agents even where the kernel has no Landlock to confine them
-    #[arg(long, env = "CLAWLINK_ALLOW_UNCONFINED")]
-    pub allow_unconfined: bool,
-    /// Allow repositories on loopback and private addresses, plain http included
-    #[arg(long, env = "CLAWLINK_ALLOW_PRIVATE_HOSTS")]
-    pub allow_private_hosts: bool,
-    /// Labels for placement and display, as `name=value`, separated by commas
-    #[arg(
-        long = "label",
-        env = "CLAWLINK_LABELS",
-        value_delimiter = ',',
-        value_parser = label,
-        value_name = "NAME=VALUE"
-    )]
-    pub labels: Vec<(String, String)>,
+    /// What `clawlink up` passes on.
+    #[arg(skip)]
+    pub shared: WorkerArgs,
     /// End at once when standard input reaches its end: whoever started the worker is gone
     #[arg(long)]
     pub lifeline: bool,
@@ -150,7 +122,11 @@ pub fn parse() -> anyhow::Result<Cli> {
     };
     let command = settings::with_fallbacks(Cli::command(), &fallbacks)?;
     let matches = command.get_matches();
-    Cli::from_arg_matches(&matches).map_err(|error| error.exit())
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Some(work) = &mut cli.work {
+        work.shared = cli.shared.clone();
+    }
+    Ok(cli)
 }
 
 /// The vendors' variables that are set.
@@ -179,13 +155,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .map(Duration::from_secs)
         .map_err(|_| "must be a whole number of seconds".into())
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
-        .filter(|(name, _)| !name.is_empty())
-        .ok_or_else(|| "must be NAME=VALUE".into())
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
         agents,
         desk,
         root,
-        allow_private_hosts: settings.allow_private_hosts,
+        allow_private_hosts: settings.shared.allow_private_hosts,
         drain_timeout: settings.drain_timeout,
         shutdown,
     };
@@ -93,7 +93,7 @@ async fn serve_one(worker: &Worker, settings: &WorkArgs) -> Result<Exit> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             root: worker.root.display().to_string(),
             agents: offers.clone(),
-            labels: settings.labels.iter().cloned().collect(),
+            labels: settings.shared.labels.iter().cloned().collect(),
             wait_seconds: MAX_WAIT_SECONDS,
         };
         let claimed = tokio::select! {
@@ -140,15 +140,16 @@ fn workspace(dir: &Path) -> Result<std::path::PathBuf> {
 }
 
 fn environment(settings: &WorkArgs, spool: &Path) -> Result<AgentEnvironment> {
+    let shared = &settings.shared;
     Ok(AgentEnvironment {
-        agent_dir: settings.agent_dir.clone(),
+        agent_dir: shared.agent_dir.clone(),
         search_path: config::search_path(),
         passthrough: config::passed_to_agents(),
         worker_exe: std::env::current_exe().context("find the worker's own program")?,
-        read_only: settings.agent_read_only.clone(),
-        read_write: settings.agent_read_write.clone(),
+        read_only: shared.agent_read_only.clone(),
+        read_write: shared.agent_read_write.clone(),
         version_cache: Some(spool.join(VERSIONS)),
-        allow_unconfined: settings.allow_unconfined,
+        allow_unconfined: shared.allow_unconfined,
     })
 }
 

@@ -14,6 +14,7 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use clawlink_shared::event::EventType;
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
+use futures::future::BoxFuture;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
@@ -238,6 +239,8 @@ struct Reader {
     cursor: i64,
     /// Whether the log may hold more than was handed out.
     look: bool,
+    /// A read of the log that has begun; it goes on while keep-alives are sent.
+    reading: Option<BoxFuture<'static, anyhow::Result<Option<LogPage>>>>,
     failures: u32,
     /// When something was handed out last.
     quiet_since: Instant,
@@ -256,6 +259,7 @@ impl Reader {
             follower: app.bus.follow_events(execution),
             cursor,
             look: true,
+            reading: None,
             failures: 0,
             quiet_since: Instant::now(),
             opened_at: OffsetDateTime::now_utc(),
@@ -280,7 +284,12 @@ impl Reader {
             }
             let mut pause = self.app.tuning.keep_alive;
             if self.look {
-                match Box::pin(self.look()).await {
+                // A database that does not answer must not silence the stream.
+                let left = pause.saturating_sub(self.quiet_since.elapsed());
+                let Ok(looked) = tokio::time::timeout(left, self.look()).await else {
+                    return Some(Step::Idle);
+                };
+                match looked {
                     Ok(Some(events)) => return Some(Step::Events(events)),
                     Ok(None) => continue,
                     Err(error) => pause = self.after_failure(&error)?.min(pause),
@@ -304,18 +313,28 @@ impl Reader {
         }
     }
 
-    /// The log's next page; `None` when it holds nothing more for now.
+    /// The log's next page; `None` when it holds nothing more for now. Given up in the middle,
+    /// it goes on where it was.
     async fn look(&mut self) -> anyhow::Result<Option<Vec<(i64, Bytes)>>> {
-        let mut db = self.app.db.acquire().await?;
-        let page = read::log_page(
-            &mut db,
-            self.workspace,
-            self.execution,
-            self.cursor,
-            PAGE_EVENTS,
-            PAGE_BYTES,
-        )
-        .await?;
+        let reading = self.reading.get_or_insert_with(|| {
+            let (app, cursor) = (self.app.clone(), self.cursor);
+            let (workspace, execution) = (self.workspace, self.execution);
+            Box::pin(async move {
+                let mut db = app.db.acquire().await?;
+                read::log_page(
+                    &mut db,
+                    workspace,
+                    execution,
+                    cursor,
+                    PAGE_EVENTS,
+                    PAGE_BYTES,
+                )
+                .await
+            })
+        });
+        let read = reading.await;
+        self.reading = None;
+        let page = read?;
         self.failures = 0;
         let Some(page) = page else {
             self.ended = true;

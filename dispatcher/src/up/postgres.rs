@@ -5,9 +5,9 @@
 //! initialised again: a cluster is made beside its place and moved there when it is whole.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clawlink_shared::secret::Secret;
 use rustix::process::Signal;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use super::data_dir::{DataDir, write_private};
 use super::identity::Identity;
 use super::programs::{PostgresPrograms, find_postgres};
-use super::supervise::{Process, end_leftovers, log_tail, no_input};
+use super::supervise::{Process, end_leftovers, log_tail, no_input, start_on_own_port};
 
 /// The superuser of the private server, who owns the schema, and the name of its one database.
 const NAME: &str = "clawlink";
@@ -23,14 +23,10 @@ const NAME: &str = "clawlink";
 pub const APPLICATION: &str = "clawlink_app";
 /// Recovery after a crash is bounded by `max_wal_size`, so this is generous.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How often readiness is tried.
-const READY_POLL: Duration = Duration::from_millis(15);
 /// A fast shutdown (SIGINT) writes a checkpoint.
 const STOP_FAST: Duration = Duration::from_secs(30);
 /// An immediate one (SIGQUIT) writes nothing.
 const STOP_NOW: Duration = Duration::from_secs(5);
-/// A port can be taken between choosing it and listening on it.
-const START_TRIES: usize = 3;
 
 const SETTINGS: [&str; 11] = [
     "listen_addresses=127.0.0.1",
@@ -87,7 +83,8 @@ pub async fn start(data_dir: &DataDir, programs: Option<&Path>) -> Result<Postgr
             .await
             .context("initialise PostgreSQL")?;
     }
-    let (process, port) = server.start().await?;
+    let start_on = async |port| server.start_on(port).await;
+    let (process, port) = start_on_own_port(data_dir, "postgres", start_on).await?;
     let postgres = Postgres {
         server,
         process,
@@ -243,19 +240,6 @@ impl Server {
             .join("postgres.log"))
     }
 
-    async fn start(&self) -> Result<(Process, u16)> {
-        let mut tries = 0;
-        loop {
-            let port = self.data_dir.port("postgres")?;
-            tries += 1;
-            match self.start_on(port).await {
-                Ok(process) => return Ok((process, port)),
-                Err(error) if tries == START_TRIES => return Err(error),
-                Err(error) => tracing::warn!("{error:#}; trying again"),
-            }
-        }
-    }
-
     /// Starts the server and waits until it answers. A lock file of a crashed run goes away
     /// first: nobody else may use this directory, so whatever process it names is not ours.
     async fn start_on(&self, port: u16) -> Result<Process> {
@@ -277,21 +261,11 @@ impl Server {
         let log = self.log()?;
         let mut process = Process::start("PostgreSQL", command, &log).await?;
         let url = self.url(port, "postgres");
-        let deadline = Instant::now() + READY_WITHIN;
-        loop {
-            if process.ended().is_some() {
-                bail!("PostgreSQL did not start: {}", log_tail(&log));
-            }
-            if let Ok(connection) = PgConnection::connect(&url).await {
-                connection.close().await.context("close connection")?;
-                return Ok(process);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "PostgreSQL does not answer: {}",
-                log_tail(&log)
-            );
-            tokio::time::sleep(READY_POLL).await;
-        }
+        let answers = async || match PgConnection::connect(&url).await {
+            Ok(connection) => connection.close().await.is_ok(),
+            Err(_) => false,
+        };
+        process.ready(READY_WITHIN, &log, answers).await?;
+        Ok(process)
     }
 }

@@ -6,25 +6,21 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use clawlink_shared::secret::Secret;
 use rustix::process::Signal;
 
 use super::data_dir::DataDir;
 use super::identity::Identity;
 use super::programs::find_redis;
-use super::supervise::{Process, end_leftovers, log_tail};
+use super::supervise::{Process, end_leftovers, start_on_own_port};
 
 /// Start takes some 40 ms.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// How often readiness is tried.
-const READY_POLL: Duration = Duration::from_millis(10);
 /// There is nothing to save.
 const STOP: Duration = Duration::from_secs(5);
-/// A port can be taken between choosing it and listening on it.
-const START_TRIES: usize = 3;
 
 /// A running private server. Dropping it kills it.
 #[derive(Debug)]
@@ -53,22 +49,13 @@ pub async fn start(data_dir: &DataDir) -> Result<Redis> {
         dir: data_dir.private("redis", &user)?,
         password: data_dir.secret("redis-password")?,
     };
-    let mut tries = 0;
-    loop {
-        let port = data_dir.port("redis")?;
-        tries += 1;
-        match server.start_on(port).await {
-            Ok(process) => {
-                return Ok(Redis {
-                    server,
-                    process,
-                    port,
-                });
-            }
-            Err(error) if tries == START_TRIES => return Err(error),
-            Err(error) => tracing::warn!("{error:#}; trying again"),
-        }
-    }
+    let start_on = async |port| server.start_on(port).await;
+    let (process, port) = start_on_own_port(data_dir, "redis", start_on).await?;
+    Ok(Redis {
+        server,
+        process,
+        port,
+    })
 }
 
 impl Redis {
@@ -135,21 +122,9 @@ impl Server {
         );
         process.feed(&settings).await?;
         let client = redis::Client::open(self.url(port)).context("parse Redis URL")?;
-        let deadline = Instant::now() + READY_WITHIN;
-        loop {
-            if process.ended().is_some() {
-                bail!("Redis did not start: {}", log_tail(&log));
-            }
-            if ping(&client).await.is_ok() {
-                return Ok(process);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "Redis does not answer: {}",
-                log_tail(&log)
-            );
-            tokio::time::sleep(READY_POLL).await;
-        }
+        let answers = async || ping(&client).await.is_ok();
+        process.ready(READY_WITHIN, &log, answers).await?;
+        Ok(process)
     }
 }
 

@@ -160,8 +160,10 @@ fn worker_options(
             "CLAWLINK_DRAIN_TIMEOUT".to_owned(),
             up.worker_drain_seconds.to_string(),
         ),
+        ("CLAWLINK_LOG".to_owned(), up.worker_log.clone()),
     ];
-    env.extend(up.for_workers.variables()?);
+    let passed_on = up.for_workers.variables();
+    env.extend(passed_on.context("pass settings on to workers")?);
     if user != Identity::current() {
         // Ours is closed to that user, and programs complain about a home they cannot read.
         env.push(("HOME".to_owned(), text(&spool)?));

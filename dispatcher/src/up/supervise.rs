@@ -16,8 +16,12 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::data_dir::DataDir;
+
 /// How long a process may take to vanish after SIGKILL.
 const KILL_WAIT: Duration = Duration::from_secs(10);
+/// How often it is tried whether a server answers.
+const READY_POLL: Duration = Duration::from_millis(10);
 /// How often the end of a process that is not our child is looked for.
 const LEFTOVER_POLL: Duration = Duration::from_millis(20);
 /// How much of a log is quoted when a server does not start.
@@ -75,6 +79,28 @@ async fn fork(mut command: Command) -> io::Result<Child> {
     answer.await.map_err(io::Error::other)?
 }
 
+/// A port can be taken between choosing it and listening on it.
+const START_TRIES: usize = 3;
+
+/// Starts a server on the port of its data directory, again when it does not come up; answers
+/// the port too.
+pub(super) async fn start_on_own_port(
+    data_dir: &DataDir,
+    part: &str,
+    start_on: impl AsyncFn(u16) -> Result<Process>,
+) -> Result<(Process, u16)> {
+    let mut tries = 0;
+    loop {
+        let port = data_dir.port(part)?;
+        tries += 1;
+        match start_on(port).await {
+            Ok(process) => return Ok((process, port)),
+            Err(error) if tries == START_TRIES => return Err(error),
+            Err(error) => tracing::warn!("{error:#}; trying again"),
+        }
+    }
+}
+
 /// A server process that we started.
 #[derive(Debug)]
 pub struct Process {
@@ -108,6 +134,28 @@ impl Process {
         pipe.write_all(text.as_bytes())
             .await
             .with_context(|| format!("configure {}", self.name))
+    }
+
+    /// Waits until the server answers `ask`; an error quotes the end of its log.
+    pub(super) async fn ready(
+        &mut self,
+        within: Duration,
+        log: &Path,
+        ask: impl AsyncFn() -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + within;
+        while !ask().await {
+            let problem = match self.ended() {
+                Some(_) => "did not start",
+                None if Instant::now() >= deadline => "does not answer",
+                None => {
+                    tokio::time::sleep(READY_POLL).await;
+                    continue;
+                }
+            };
+            anyhow::bail!("{} {problem}: {}", self.name, log_tail(log));
+        }
+        Ok(())
     }
 
     /// Waits for a program that ends by itself; true if it succeeded.

@@ -172,6 +172,29 @@ async fn an_idle_stream_says_that_it_lives() {
 }
 
 #[tokio::test]
+async fn a_stream_says_that_it_lives_while_the_log_cannot_be_read() {
+    let test = TestApp::start_with(|settings| {
+        settings.tuning.keep_alive = Duration::from_millis(30);
+    })
+    .await;
+    let id = test.accepted(&script("true")).await.execution_id;
+    let mut tx = test.db().begin().await.unwrap();
+    sqlx::query("lock table events in access exclusive mode")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let mut stream = Stream::open(test.get(&format!("/executions/{id}/events"))).await;
+    for _ in 0..5 {
+        assert_eq!(stream.frame().await.as_deref(), Some(": keep-alive"));
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(stream.next().await.unwrap().kind(), "connected");
+    finish(test.app(), id).await;
+    let rest = stream.rest().await;
+    assert_eq!(rest.last().unwrap().kind(), "completed");
+}
+
+#[tokio::test]
 async fn draining_ends_streams() {
     let test = TestApp::start().await;
     let drain = Duration::from_secs(60);

@@ -1,6 +1,8 @@
 //! Whole executions by the real worker binary, against a dispatcher that loses answers, goes
 //! away, or takes the execution back.
 
+use std::os::unix::fs::MetadataExt;
+
 use clawlink_shared::execution::{ErrorCode, Outcome};
 use clawlink_shared::secret::Secret;
 use rustix::process::Signal;
@@ -176,6 +178,70 @@ async fn a_report_survives_its_worker() {
         left.filter(|entry| entry.path().is_dir()).count(),
         NEIGHBOURS
     );
+}
+
+/// More than can be tried in the time that all of them have together.
+const REPORTS: usize = 8;
+
+#[tokio::test]
+async fn earlier_reports_that_nobody_takes_hold_up_work_for_a_while_only() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let mut told = dispatcher.told();
+    told.lose_answers.insert("complete", usize::MAX);
+    drop(told);
+    dispatcher.submit("true");
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("the report", |told| !told.completes.is_empty())
+        .await;
+    worker.signal(Signal::KILL);
+    worker.ended().await;
+    let spool = machine.spool();
+    let owner = std::fs::metadata(&spool).unwrap();
+    let mut entries = std::fs::read_dir(&spool).unwrap().flatten();
+    let report = entries.find_map(|entry| {
+        let path = entry.path().join("complete.json");
+        path.exists().then_some(path)
+    });
+    let report = report.unwrap();
+    for n in 1..REPORTS {
+        let dir = spool.join(format!("{n:032x}"));
+        std::fs::create_dir(&dir).unwrap();
+        let copy = dir.join("complete.json");
+        std::fs::copy(&report, &copy).unwrap();
+        for path in [dir, copy] {
+            std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+    }
+    let next = machine.start(&dispatcher);
+    // Each alone is tried for five seconds.
+    dispatcher
+        .until("the next claim", |told| told.claims.len() > 1)
+        .await;
+    next.signal(Signal::TERM);
+    assert_eq!(next.ended().await.0, Some(0));
+    let left = std::fs::read_dir(&spool).unwrap().flatten();
+    let left = left.filter(|entry| entry.path().join("complete.json").exists());
+    assert_eq!(left.count(), REPORTS, "they wait for the next worker");
+}
+
+#[tokio::test]
+async fn health_says_whether_a_worker_lives() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let health = async || {
+        let mut command = machine.command(&dispatcher);
+        let status = command.arg("health").status().await.unwrap();
+        status.code()
+    };
+    assert_eq!(health().await, Some(1));
+    let worker = machine.start(&dispatcher);
+    dispatcher
+        .until("it asks for work", |told| !told.claims.is_empty())
+        .await;
+    assert_eq!(health().await, Some(0));
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.ended().await.0, Some(0));
+    assert_eq!(health().await, Some(1));
 }
 
 #[tokio::test]

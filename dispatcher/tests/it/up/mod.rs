@@ -2,6 +2,7 @@
 
 mod parts;
 mod process;
+mod running;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

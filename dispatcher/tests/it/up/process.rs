@@ -1,189 +1,16 @@
 //! The program itself: what it says, what it leaves behind when it is killed, how it recovers.
 //! The worker is a script here: it shows how workers are started, not what they do.
 
-use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::running::{
+    CLAWLINK, alive, children, command, daemons, eventually, health, start, text,
+};
 use super::{mode, open_to_all, scratch};
-
-const CLAWLINK: &str = env!("CARGO_BIN_EXE_clawlink");
-/// Far more than any step takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits for its lifeline, with a child that has left its process group and ignores SIGTERM.
-const WORKER: &str = r#"#!/bin/bash
-trap 'exit 0' TERM
-/usr/bin/setsid /bin/bash -c 'trap "" TERM; while :; do /bin/sleep 60; done' </dev/null >/dev/null 2>&1 &
-for path in "$PROBE"/{api-key,secrets/pool-token,postgres,redis,s3/clawlink}; do
-  [[ -r $path ]] && echo "can read $path"
-done
-[[ -n $DATABASE_URL$REDIS_URL$S3_SECRET_KEY$PGPASSWORD ]] && echo "has credentials"
-echo "worker pid $$ uid $UID $1 $CLAWLINK_DISPATCHER_URL"
-read -r line
-"#;
-
-struct Up {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-    url: String,
-    curl: String,
-}
-
-fn command(data_dir: &Path) -> Command {
-    let mut command = Command::new(CLAWLINK);
-    let worker = data_dir.parent().expect("a parent").join("worker.sh");
-    if !worker.exists() {
-        let probe = data_dir.to_str().expect("a path in UTF-8");
-        std::fs::write(&worker, WORKER.replace("$PROBE", probe)).expect("write script");
-        open_to_all(&worker);
-    }
-    command
-        .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
-        .env("CLAWLINK_WORKER_BIN", worker)
-        .env("PGPASSWORD", "not for workers")
-        .args([
-            "up",
-            "--listen",
-            "127.0.0.1:0",
-            "--workers",
-            "2",
-            "--data-dir",
-        ])
-        .arg(data_dir);
-    command
-}
-
-fn start(mut command: Command, log: &Path) -> Up {
-    let log = std::fs::File::create(log).expect("create log");
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .expect("start clawlink");
-    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let mut line = || lines.next().expect("a line").expect("read a line");
-    let url = line()
-        .strip_prefix("ready ")
-        .expect("the first line says ready")
-        .to_owned();
-    let curl = line();
-    Up {
-        child,
-        lines,
-        url,
-        curl,
-    }
-}
-
-impl Up {
-    fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
-    /// Everything below it, as (process, start time).
-    fn descendants(&self) -> HashSet<(i32, String)> {
-        let mut all = HashSet::new();
-        let mut parents = vec![self.pid().as_raw_pid()];
-        while let Some(parent) = parents.pop() {
-            for (pid, stat) in processes().filter(|(_, stat)| stat[1] == parent.to_string()) {
-                parents.push(pid);
-                all.insert((pid, stat[19].clone()));
-            }
-        }
-        all
-    }
-
-    fn finish(mut self, signal: Signal) -> bool {
-        kill_process(self.pid(), signal).expect("send a signal");
-        let status = self.child.wait().expect("wait");
-        drop(self.lines);
-        status.success()
-    }
-}
-
-/// All processes, with the fields of `stat` that follow the name.
-fn processes() -> impl Iterator<Item = (i32, Vec<String>)> {
-    std::fs::read_dir("/proc")
-        .expect("list /proc")
-        .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            let fields = stat
-                .rsplit_once(')')?
-                .1
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect();
-            Some((pid, fields))
-        })
-}
-
-fn alive(watched: &HashSet<(i32, String)>) -> Vec<i32> {
-    processes()
-        .filter(|(pid, stat)| stat[0] != "Z" && watched.contains(&(*pid, stat[19].clone())))
-        .map(|(pid, _)| pid)
-        .collect()
-}
-
-/// Processes cannot be waited for that are not our children: they are looked at.
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
-/// The direct children of that name.
-fn children(up: &Up, name: &str) -> Vec<Pid> {
-    let parent = up.pid().as_raw_pid().to_string();
-    let has_name =
-        |pid: i32| text(&Path::new("/proc").join(pid.to_string()).join("comm")).trim() == name;
-    processes()
-        .filter(|(pid, stat)| stat[1] == parent && stat[0] != "Z" && has_name(*pid))
-        .filter_map(|(pid, _)| Pid::from_raw(pid))
-        .collect()
-}
-
-/// What `/health` answers, headers included; nothing if it does not.
-fn health(url: &str) -> String {
-    let address = url.trim_start_matches("http://");
-    let mut answer = String::new();
-    if let Ok(mut stream) = std::net::TcpStream::connect(address) {
-        let asked = write!(
-            stream,
-            "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-        );
-        let _read = asked.and_then(|()| stream.read_to_string(&mut answer));
-    }
-    answer
-}
-
-/// The processes that workers left their group with, each with its parent.
-fn daemons(below: &HashSet<(i32, String)>) -> Vec<(i32, i32)> {
-    processes()
-        .filter(|(pid, stat)| below.contains(&(*pid, stat[19].clone())))
-        .filter(|(pid, _)| {
-            text(&Path::new("/proc").join(pid.to_string()).join("cmdline")).contains("while :")
-        })
-        .map(|(pid, stat)| (pid, stat[1].parse().expect("a process id")))
-        .collect()
-}
-
-fn text(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
 
 #[test]
 fn a_killed_up_leaves_nothing_behind_and_the_next_one_recovers() {
@@ -290,6 +117,93 @@ fn without_namespaces_what_workers_leave_is_ended_one_by_one() {
     eventually("both daemons run", || daemons(&up.descendants()).len() >= 2);
     let below = up.descendants();
     assert!(up.finish(Signal::TERM), "{}", text(&log));
+    eventually("every process below it is gone", || {
+        alive(&below).is_empty()
+    });
+}
+
+#[test]
+fn workers_get_their_settings_and_empty_variables_count_as_unset() {
+    let dir = scratch();
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let mut command = command(&data);
+    command.args(["--agent-dir", "agents", "--label", "gpu=yes,zone=a"]);
+    command.args(["--allow-private-hosts", "--worker-drain-seconds", "7"]);
+    for name in [
+        "DATABASE_URL",
+        "CLAWLINK_TICK_SECONDS",
+        "CLAWLINK_AGENT_READ_ONLY",
+    ] {
+        command.env(name, "");
+    }
+    let up = start(command, &log);
+    let agents = std::path::absolute("agents").expect("a directory");
+    let settings = format!("settings {} gpu=yes,zone=a true 7.", agents.display());
+    eventually("both workers tell their settings", || {
+        text(&log).matches(&settings).count() >= 2
+    });
+    assert_eq!(children(&up, "postgres").len(), 1, "a private one");
+    assert!(up.finish(Signal::TERM), "{}", text(&log));
+}
+
+/// As a user who is not root, also when tests run as root.
+fn as_ordinary_user(command: &Command, program: &Path) -> Command {
+    let mut ordinary = Command::new("setpriv");
+    ordinary
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(program)
+        .args(command.get_args())
+        .env_clear();
+    for (name, value) in command.get_envs() {
+        ordinary.env(name, value.unwrap_or_default());
+    }
+    ordinary
+}
+
+#[test]
+fn an_ordinary_user_runs_two_side_by_side() {
+    let dir = scratch();
+    let home = dir.path().join("home of nobody");
+    std::fs::create_dir(&home).expect("make a directory");
+    open_to_all(&home);
+    let is_root = rustix::process::geteuid().is_root();
+    let program = home.join("clawlink");
+    if is_root {
+        let linked = std::fs::hard_link(CLAWLINK, &program);
+        linked
+            .or_else(|_| std::fs::copy(CLAWLINK, &program).map(|_| ()))
+            .expect("put the program where that user can run it");
+        chown(&home, Some(65534), Some(65534)).expect("hand over");
+    }
+    let started = ["one", "two"].map(|name| {
+        let log = dir.path().join(name);
+        let mut command = command(&home.join(name));
+        if is_root {
+            command = as_ordinary_user(&command, &program);
+        }
+        (start(command, &log), log)
+    });
+    for (up, log) in &started {
+        eventually("all parts are well", || {
+            health(&up.url).contains("\"status\":\"ok\"")
+        });
+        eventually("both workers run", || {
+            text(log).matches("worker pid").count() >= 2
+        });
+        assert!(!text(log).contains("uid 0 "), "{}", text(log));
+    }
+    let [(one, _), (two, log)] = started;
+    let below = one.descendants();
+    assert!(!one.finish(Signal::KILL));
+    eventually("every process below it is gone", || {
+        alive(&below).is_empty()
+    });
+    assert!(
+        health(&two.url).contains("\"status\":\"ok\""),
+        "the other goes on"
+    );
+    let below = two.descendants();
+    assert!(two.finish(Signal::TERM), "{}", text(&log));
     eventually("every process below it is gone", || {
         alive(&below).is_empty()
     });
