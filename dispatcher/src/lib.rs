@@ -15,7 +15,10 @@ pub mod audit;
 pub mod executions;
 pub mod feed;
 pub mod github;
+pub mod idempotency;
+pub mod projects;
 pub mod sessions;
+pub mod tasks;
 pub mod workspaces;
 
 pub mod app;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use clawlink_shared::agent::AgentKind;
-use clawlink_shared::id::ExecutionId;
+use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use tokio::sync::{Notify, watch};
 
 use super::wire::Hint;
@@ -17,6 +17,8 @@ pub enum Topic {
     Events(ExecutionId),
     /// What is said to the worker.
     Control(ExecutionId),
+    /// A workspace's feed.
+    Feed(WorkspaceId),
 }
 
 /// Consecutive committed events; empty with `first_seq = last + 1` when only that is known.
@@ -90,6 +92,7 @@ impl Hub {
             }
             Hint::Events(id, batch) => (Topic::Events(id), batch),
             Hint::Control(id) => (Topic::Control(id), Batch::default()),
+            Hint::Feed(id) => (Topic::Feed(id), Batch::default()),
         };
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = topics.get(&topic) {
@@ -123,7 +126,7 @@ impl Hub {
             .into_iter()
             .filter_map(|topic| match topic {
                 Topic::Events(id) => Some(id),
-                Topic::Control(_) => None,
+                Topic::Control(_) | Topic::Feed(_) => None,
             })
             .collect()
     }
@@ -133,7 +136,17 @@ impl Hub {
             .into_iter()
             .filter_map(|topic| match topic {
                 Topic::Control(id) => Some(id),
-                Topic::Events(_) => None,
+                Topic::Events(_) | Topic::Feed(_) => None,
+            })
+            .collect()
+    }
+
+    pub(super) fn followed_feeds(&self) -> Vec<WorkspaceId> {
+        self.topics()
+            .into_iter()
+            .filter_map(|topic| match topic {
+                Topic::Feed(id) => Some(id),
+                Topic::Events(_) | Topic::Control(_) => None,
             })
             .collect()
     }

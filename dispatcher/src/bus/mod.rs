@@ -5,7 +5,7 @@
 //! subscribes, however many streams and workers wait.
 //!
 //! Channels, all below the configured prefix: `work` (an agent kind got work), `events:{id}`,
-//! `control:{id}`.
+//! `control:{id}`, `feed:{workspace}`.
 
 mod follow;
 mod hub;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clawlink_shared::agent::AgentKind;
-use clawlink_shared::id::ExecutionId;
+use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use clawlink_shared::secret::Secret;
 use clawlink_shared::shutdown::Shutdown;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -158,6 +158,26 @@ impl Bus {
     /// Makes the control long-poll of an execution here look again.
     pub fn nudge_control(&self, id: ExecutionId) {
         self.hub.apply(Hint::Control(id));
+    }
+
+    /// Follows a workspace's feed; hints say only that it may have grown.
+    pub fn follow_feed(&self, workspace: WorkspaceId) -> Follower {
+        self.hub.follow(Topic::Feed(workspace))
+    }
+
+    /// Tells everyone that a workspace's feed grew.
+    pub fn publish_feed(&self, workspace: WorkspaceId) {
+        self.tell(Hint::Feed(workspace));
+    }
+
+    /// All workspaces whose feed is followed here, for the periodic look.
+    pub fn followed_feeds(&self) -> Vec<WorkspaceId> {
+        self.hub.followed_feeds()
+    }
+
+    /// Makes followers of a feed here look at it.
+    pub fn nudge_feed(&self, workspace: WorkspaceId) {
+        self.hub.apply(Hint::Feed(workspace));
     }
 
     fn tell(&self, hint: Hint) {

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use clawlink_shared::agent::AgentKind;
-use clawlink_shared::id::ExecutionId;
+use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use clawlink_shared::shutdown::Shutdown;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -27,6 +27,8 @@ pub(super) enum Hint {
     Control(ExecutionId),
     /// An agent kind got work.
     Work(AgentKind),
+    /// A workspace's feed grew.
+    Feed(WorkspaceId),
 }
 
 /// The channel of a topic, without prefix.
@@ -34,6 +36,7 @@ pub(super) fn channel(topic: Topic) -> String {
     match topic {
         Topic::Events(id) => format!("events:{id}"),
         Topic::Control(id) => format!("control:{id}"),
+        Topic::Feed(id) => format!("feed:{id}"),
     }
 }
 
@@ -46,6 +49,7 @@ impl Hint {
                 "work".to_owned()
             }
             Self::Control(id) => channel(Topic::Control(*id)),
+            Self::Feed(id) => channel(Topic::Feed(*id)),
             Self::Events(id, batch) => {
                 let size: usize = batch.payloads.iter().map(Bytes::len).sum();
                 if size > MAX_INLINE {
@@ -74,6 +78,9 @@ impl Hint {
         }
         if let Some(id) = channel.strip_prefix("control:") {
             return Some(Self::Control(id.parse().ok()?));
+        }
+        if let Some(id) = channel.strip_prefix("feed:") {
+            return Some(Self::Feed(id.parse().ok()?));
         }
         let id = channel.strip_prefix("events:")?.parse().ok()?;
         let first_seq = body.try_get_i64().ok()?;

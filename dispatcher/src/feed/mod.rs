@@ -9,6 +9,8 @@ use clawlink_shared::id::WorkspaceId;
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use crate::app::App;
+
 /// Appends a change to the workspace's feed in the caller's transaction, as its last deed: the
 /// feed is locked until the commit. `kind` is a thing and what happened to it, as in the audit
 /// log; `data` must serialize to an object.
@@ -21,6 +23,12 @@ pub async fn append(
     let seq = store::next_seq(db, workspace).await?;
     let payload = serde_json::to_vec(&Envelope { kind, seq, data })?;
     store::insert(db, workspace, seq, &payload).await
+}
+
+/// Tells this and other dispatchers that the workspace's feed grew; call it after the commit. A
+/// lost poke delays readers, no more.
+pub fn poke(app: &App, workspace: WorkspaceId) {
+    app.bus.publish_feed(workspace);
 }
 
 /// An event as clients see it.

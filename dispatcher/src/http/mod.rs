@@ -1,5 +1,6 @@
 //! The HTTP surface, assembled from the features' route tables.
 
+pub mod body;
 pub mod doc;
 mod docs;
 pub mod edge;
@@ -19,7 +20,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{agents, audit, executions, github, secrets, sessions};
+use crate::{agents, audit, executions, github, projects, secrets, sessions, tasks};
 use doc::Doc;
 use routes::{Access, Route, Routes};
 
@@ -82,6 +83,8 @@ pub fn routes(app: &App) -> Routes {
         .merge(github::routes(app))
         .merge(secrets::routes(app))
         .merge(audit::routes(app))
+        .merge(projects::routes(app))
+        .merge(tasks::routes(app))
 }
 
 /// The service, and the table it was made from.

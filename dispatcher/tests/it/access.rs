@@ -8,6 +8,7 @@ use clawlink::http::routes::Route;
 use clawlink::workspaces::role::Permission::*;
 use clawlink::workspaces::role::Role;
 use reqwest::Method;
+use serde_json::json;
 
 use super::app::{POOL_TOKEN, TestApp};
 use super::client::{Submitted, script};
@@ -65,6 +66,27 @@ const EXPECTED: &[(&str, Access, u16)] = &[
         200,
     ),
     ("GET /api/audit/export", Needs(AuditRead), 200),
+    ("GET /api/projects", Needs(ProjectRead), 200),
+    ("POST /api/projects", Needs(ProjectWrite), 400),
+    ("POST /api/projects/upsert", Needs(ProjectWrite), 400),
+    ("GET /api/projects/{id}", Needs(ProjectRead), 200),
+    ("PATCH /api/projects/{id}", Needs(ProjectWrite), 200),
+    ("PUT /api/projects/{id}", Needs(ProjectWrite), 200),
+    ("DELETE /api/projects/{id}", Needs(ProjectDelete), 204),
+    ("GET /api/tasks", Needs(TaskRead), 200),
+    ("POST /api/tasks", Needs(TaskWrite), 400),
+    ("POST /api/tasks/next", Needs(TaskWrite), 200),
+    ("GET /api/tasks/{id}", Needs(TaskRead), 200),
+    ("PATCH /api/tasks/{id}", Needs(TaskWrite), 200),
+    ("PUT /api/tasks/{id}", Needs(TaskWrite), 200),
+    ("DELETE /api/tasks/{id}", Needs(TaskDelete), 204),
+    ("GET /api/tasks/{id}/relations", Needs(TaskRead), 200),
+    ("POST /api/tasks/{id}/relations", Needs(TaskWrite), 400),
+    (
+        "DELETE /api/tasks/{id}/relations/{kind}/{other}",
+        Needs(TaskWrite),
+        404,
+    ),
     ("POST /worker/claim", Access::Pool, 400),
     ("POST /worker/executions/{id}/ack", Access::Lease, 0),
     ("POST /worker/executions/{id}/state", Access::Lease, 0),
@@ -191,6 +213,7 @@ impl Keys {
 async fn every_route_answers_every_caller_as_declared() {
     let test = TestApp::start().await;
     let keys = Keys::make(&test).await;
+    super::tasks::task(&test, json!({})).await;
     let (_, routes) = http::service(test.app());
     let mut faults = Vec::new();
     for route in &routes {
@@ -221,9 +244,11 @@ async fn every_route_answers_every_caller_as_declared() {
 }
 
 async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>) -> u16 {
-    let id = match route.path.starts_with("/sessions") {
-        true => made.session_id.to_string(),
-        false => made.execution_id.to_string(),
+    // A test's first project and task have the number 1.
+    let id = match route.path {
+        path if path.starts_with("/sessions") => made.session_id.to_string(),
+        path if path.starts_with("/api/projects") || path.starts_with("/api/tasks") => "1".into(),
+        _ => made.execution_id.to_string(),
     };
     let session = made.session_id.to_string();
     let path = [
@@ -237,6 +262,9 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
     .fold(route.path.to_owned(), |path, (name, value)| {
         path.replace(name, value)
     });
+    let path = route.path.replace("{id}", &id).replace("{slug}", "none");
+    let path = path.replace("{file}", "none");
+    let path = path.replace("{kind}", "relates").replace("{other}", "2");
     let mut request = test.http.request(route.method.clone(), test.url(&path));
     if let Some(key) = key {
         request = request.bearer_auth(key);

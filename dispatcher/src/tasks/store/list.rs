@@ -1,0 +1,195 @@
+//! Lists of tasks: filters, full-text search, pages by the last one's place.
+//!
+//! The statement holds only the filters that were asked for and is planned with their values, so
+//! that each finds its index: a board's page, a rare label, a common word. The full-text index
+//! holds each task's workspace as a word, so a search never visits the rows of others.
+
+use clawlink_shared::id::{ProjectId, TaskId, UserId, WorkspaceId};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+use time::OffsetDateTime;
+
+use super::Task;
+use crate::tasks::kinds::Status;
+
+/// The columns of a [`Task`] but for its progress.
+const COLUMNS: &str = "id, workspace_id, project_id, key, title, description, status, \
+    blocked_reason, priority, labels, assigned_agent_type, assignee_id, persona, start_date, \
+    due_date, github_pr_url, github_pr_number, parent_id, position, archived, created_by, \
+    created_at, updated_at";
+
+/// Counts what is below each task of a page.
+const PROGRESS: &str = "lateral (
+    with recursive under as (
+        select c.id, c.status from tasks c
+        where c.workspace_id = page.workspace_id and c.parent_id = page.id and not c.archived
+        union
+        select c.id, c.status from tasks c join under on c.parent_id = under.id
+        where c.workspace_id = page.workspace_id and not c.archived
+    )
+    select count(*) as below, count(*) filter (where under.status = 'done') as below_done
+    from under) progress";
+
+/// Which tasks a list shows.
+#[derive(Debug, Default)]
+pub(in crate::tasks) struct Filter {
+    pub(in crate::tasks) project: Option<ProjectId>,
+    /// Any of these; empty means all.
+    pub(in crate::tasks) statuses: Vec<Status>,
+    /// Any of these; empty means all.
+    pub(in crate::tasks) priorities: Vec<i16>,
+    pub(in crate::tasks) agent: Option<String>,
+    pub(in crate::tasks) label: Option<String>,
+    pub(in crate::tasks) assignee: Option<UserId>,
+    pub(in crate::tasks) parent: Option<TaskId>,
+    pub(in crate::tasks) key: Option<String>,
+    /// From this moment on.
+    pub(in crate::tasks) due_from: Option<OffsetDateTime>,
+    /// Before this moment.
+    pub(in crate::tasks) due_to: Option<OffsetDateTime>,
+    /// `None` shows archived ones too.
+    pub(in crate::tasks) archived: Option<bool>,
+    /// Words, as people type them.
+    pub(in crate::tasks) text: Option<String>,
+}
+
+/// The order of a list, and where it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::tasks) enum Order {
+    /// As on the board of one project, after this place.
+    Board(Option<String>),
+    /// The newest first, before this id.
+    Newest(Option<i64>),
+}
+
+/// A page of tasks.
+pub(in crate::tasks) async fn page(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    filter: &Filter,
+    order: &Order,
+    limit: i64,
+) -> anyhow::Result<Vec<Task>> {
+    let words = match &filter.text {
+        Some(text) => match words(db, text).await? {
+            None => return Ok(Vec::new()),
+            words => words,
+        },
+        None => None,
+    };
+    let mut sql = QueryBuilder::new("select page.*, below, below_done from (select ");
+    sql.push(COLUMNS);
+    sql.push(" from tasks where workspace_id = ");
+    sql.push_bind(workspace.0);
+    narrow(&mut sql, workspace, filter, words.as_deref());
+    let by = match order {
+        Order::Board(after) => {
+            if let Some(after) = after {
+                sql.push(" and position > ").push_bind(after);
+            }
+            "position"
+        }
+        Order::Newest(before) => {
+            if let Some(before) = before {
+                sql.push(" and id < ").push_bind(before);
+            }
+            "id desc"
+        }
+    };
+    sql.push(" order by ")
+        .push(by)
+        .push(" limit ")
+        .push_bind(limit);
+    sql.push(") page, ").push(PROGRESS);
+    sql.push(" order by ").push(by);
+    // Not kept as a prepared statement: it is to be planned with these values.
+    let tasks = sql.build_query_as().persistent(false).fetch_all(db).await?;
+    Ok(tasks)
+}
+
+fn narrow(
+    sql: &mut QueryBuilder<Postgres>,
+    workspace: WorkspaceId,
+    filter: &Filter,
+    words: Option<&str>,
+) {
+    if let Some(project) = filter.project {
+        sql.push(" and project_id = ").push_bind(project.0);
+    }
+    if let [status] = filter.statuses[..] {
+        sql.push(" and status = ").push_bind(status.as_str());
+    } else if !filter.statuses.is_empty() {
+        let names: Vec<&str> = filter
+            .statuses
+            .iter()
+            .map(|status| status.as_str())
+            .collect();
+        sql.push(" and status = any(").push_bind(names).push(")");
+    }
+    if let [priority] = filter.priorities[..] {
+        sql.push(" and priority = ").push_bind(priority);
+    } else if !filter.priorities.is_empty() {
+        sql.push(" and priority = any(")
+            .push_bind(filter.priorities.clone())
+            .push(")");
+    }
+    if let Some(agent) = &filter.agent {
+        sql.push(" and assigned_agent_type = ")
+            .push_bind(agent.clone());
+    }
+    if let Some(assignee) = filter.assignee {
+        sql.push(" and assignee_id = ").push_bind(assignee.0);
+    }
+    if let Some(parent) = filter.parent {
+        sql.push(" and parent_id = ").push_bind(parent.0);
+    }
+    if let Some(key) = &filter.key {
+        sql.push(" and key = ").push_bind(key.clone());
+    }
+    if let Some(from) = filter.due_from {
+        sql.push(" and due_date >= ").push_bind(from);
+    }
+    if let Some(to) = filter.due_to {
+        sql.push(" and due_date < ").push_bind(to);
+    }
+    match filter.archived {
+        Some(true) => sql.push(" and archived"),
+        Some(false) => sql.push(" and not archived"),
+        None => sql,
+    };
+    let here = lexeme(&format!("ws:{workspace}"));
+    if let Some(label) = &filter.label {
+        let both = format!("{here} & {}", lexeme(label));
+        sql.push(" and labels @> array[").push_bind(label.clone());
+        sql.push("] and search @@ ")
+            .push_bind(both)
+            .push("::tsquery");
+    }
+    if let Some(words) = words {
+        let both = format!("{here} & ( {words} )");
+        sql.push(" and search @@ ")
+            .push_bind(both)
+            .push("::tsquery");
+    }
+}
+
+/// What people typed as a query in which all words must occur and the last one may be the
+/// beginning of one; `None` if it holds no word.
+async fn words(db: &mut PgConnection, text: &str) -> anyhow::Result<Option<String>> {
+    let query = sqlx::query_scalar!(
+        "select case when numnode(query) > 0 then query::text end
+         from websearch_to_tsquery('simple', lower($1::text collate \"und-x-icu\")) query",
+        text,
+    )
+    .fetch_one(db)
+    .await?;
+    // After a negated phrase there is no last word to extend.
+    Ok(query.map(|query| match query.ends_with(')') {
+        true => query,
+        false => format!("{query}:*"),
+    }))
+}
+
+/// One word of a text search query, whatever it holds.
+fn lexeme(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
