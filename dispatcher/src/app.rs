@@ -4,19 +4,19 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clawlink_shared::secret::Secret;
 use clawlink_shared::shutdown::Shutdown;
-use sqlx::{Connection, PgPool};
+use sqlx::Connection;
 
 use crate::audit::Denials;
 use crate::blobs::Blobs;
 use crate::bus::Bus;
 use crate::config::{Settings, Tuning};
+use crate::db::Db;
 use crate::executions::reconcile::Rebuild;
 use crate::github::Github;
 use crate::http::limit::Limiter;
-use crate::outbox::Pokes;
+use crate::outbox::Lanes;
 use crate::secrets::Keys;
 use crate::{schema, workspaces};
 
@@ -30,7 +30,7 @@ pub struct App(Arc<Parts>);
 /// What an [`App`] holds.
 pub struct Parts {
     /// Postgres: the truth.
-    pub db: PgPool,
+    pub db: Db,
     /// Redis: queue, wake-ups, fan-out.
     pub bus: Bus,
     /// S3: session archives and archived logs.
@@ -47,8 +47,8 @@ pub struct Parts {
     pub shutdown: Shutdown,
     /// This process among its replicas; new at every start.
     pub replica: uuid::Uuid,
-    /// Wakes the outbox's loops.
-    pub pokes: Pokes,
+    /// What this replica does after its commits.
+    pub lanes: Lanes,
     /// How many requests each caller may make.
     pub limiter: Limiter,
     /// Wakes the reconciler.
@@ -75,12 +75,7 @@ impl App {
         let secret_key = Settings::required(&settings.secret_key, "CLAWLINK_SECRET_KEY")?;
         let pool_token = Settings::required(&settings.pool_token, "CLAWLINK_POOL_TOKEN")?.clone();
         let replica = uuid::Uuid::new_v4();
-        let db = sqlx::postgres::PgPoolOptions::new()
-            .max_connections(settings.tuning.database_connections)
-            .acquire_timeout(std::time::Duration::from_secs(5))
-            .connect(database_url.expose())
-            .await
-            .context("connect to Postgres")?;
+        let db = Db::connect(database_url, settings.tuning.database_connections).await?;
         let bus = Bus::connect(redis_url, &settings.redis_prefix, replica, &shutdown)?;
         let blobs = Blobs::new(&settings.s3)?;
         Ok(Self(Arc::new(Parts {
@@ -94,7 +89,7 @@ impl App {
             shutdown,
             replica,
             limiter: Limiter::new(settings.tuning.rate_per_minute),
-            pokes: Pokes::default(),
+            lanes: Lanes::default(),
             rebuild: Rebuild::default(),
             denials: Denials::default(),
             owner_url: settings.database_migration_url.clone(),
@@ -112,7 +107,7 @@ impl App {
     /// Brings the schema up to date, makes the first workspace and the bucket. S3 may be away:
     /// then the bucket is made when it is first needed.
     pub async fn prepare(&self) -> anyhow::Result<()> {
-        schema::prepare(&self.db, self.owner_url.as_ref()).await?;
+        schema::prepare(self.db.pool(), self.owner_url.as_ref()).await?;
         let mut db = self.db.acquire().await?;
         let tuning = &self.tuning;
         workspaces::ensure(

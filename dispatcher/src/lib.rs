@@ -24,6 +24,7 @@ pub mod workspaces;
 pub mod app;
 pub mod blobs;
 pub mod bus;
+pub mod db;
 pub mod outbox;
 pub mod schema;
 pub mod secrets;

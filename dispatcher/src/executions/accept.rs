@@ -5,24 +5,26 @@ use bytes::Bytes;
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::State;
-use clawlink_shared::id::{ExecutionId, SessionId};
+use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::plan::{self, Inherited, Plan};
+use super::publish;
 use super::references;
 use super::request::Request;
-use super::store::accept::{self as rows, NewExecution};
-use super::store::events::{self, Appended, LockedLog, NewEvent};
+use super::store::accept::{self as rows, NewExecution, Room, Written};
+use super::store::events::NewEvent;
+use super::store::pending::Blocks;
 use super::store::{idempotency, read};
-use super::wait::{self, Outlook};
+use super::wait::{Forecast, Outlook};
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
-use crate::outbox::{self, Effect};
+use crate::outbox::{self, Effect, Places};
 use crate::workspaces::role::Permission;
 
 /// What a client that met a full queue is told to wait, in seconds.
@@ -76,40 +78,34 @@ pub(super) async fn accept(
     if plan.spec.agent == AgentKind::Shell {
         principal.require(Permission::ShellRun)?;
     }
-    let busy = inherited.is_some_and(|session| session.busy);
-    let outlook = wait::before_accept(app, principal.workspace, plan.spec.agent, busy).await;
+    let workspace = principal.workspace;
+    let (room, forecast) = tokio::join!(
+        room(app, workspace),
+        Forecast::of(app, None, plan.spec.agent, workspace),
+    );
+    let room = room?;
+    let outlook = forecast.outlook(&Blocks {
+        workspace,
+        agent: plan.spec.agent,
+        is_session_busy: inherited.is_some_and(|session| session.busy),
+        is_at_cap: room.is_at_cap,
+    });
     if !may_wait && outlook.wait_reason.is_some() {
         return Err(ApiError::busy(
             "no worker is idle for this agent",
             RETRY_AFTER,
         ));
     }
-
-    let mut transaction = app.db.begin().await?;
-    if let Some(once) = &once {
-        idempotency::lock(&mut transaction, &principal.name(), &once.key).await?;
-        if let Some(earlier) = earlier(&mut transaction, principal, Some(once)).await? {
-            return Ok(earlier);
-        }
-    }
-    let (accepted, appended) = write(
-        app,
-        &mut transaction,
-        principal,
-        &request,
-        (session, &plan),
-        once.as_ref(),
-        outlook,
-    )
-    .await?;
-    transaction.commit().await?;
-    app.bus
-        .publish_events(accepted.id, appended.first_seq, appended.payloads);
-    outbox::poke(app);
+    require_room(app, &room)?;
+    let made = (room.next, session, &plan);
+    let accepted = write(app, principal, &request, made, once.as_ref(), outlook).await?;
     tracing::Span::current().record("execution", accepted.id.0);
-    metrics::counter!("clawlink_executions_accepted_total", "agent" => plan.spec.agent.as_str())
-        .increment(1);
     Ok(accepted)
+}
+
+async fn room(app: &App, workspace: WorkspaceId) -> ApiResult<Room> {
+    let mut db = app.db.acquire().await?;
+    Ok(rows::room(&mut db, workspace, app.tuning.queue_cap).await?)
 }
 
 /// What an earlier request with this key made; 409 if its body was another one.
@@ -159,8 +155,7 @@ pub(crate) fn no_such_session() -> ApiError {
 }
 
 /// Refuses when the queue is at a bound.
-async fn require_room(app: &App, db: &mut PgConnection, principal: &Principal) -> ApiResult<()> {
-    let room = rows::room(db, principal.workspace, app.tuning.queue_cap).await?;
+fn require_room(app: &App, room: &Room) -> ApiResult<()> {
     if room.pending >= room.pending_cap {
         let detail = format!("{} executions of this workspace wait already", room.pending);
         return Err(ApiError::busy(detail, RETRY_AFTER));
@@ -171,32 +166,26 @@ async fn require_room(app: &App, db: &mut PgConnection, principal: &Principal) -
     Ok(())
 }
 
-/// All rows of an execution, within the caller's transaction.
+/// Writes the execution, tells who waits for it, and has it queued; or finds what a request
+/// with the same key has just made.
 async fn write(
     app: &App,
-    db: &mut PgConnection,
     principal: &Principal,
     request: &Request,
-    (session, plan): (SessionId, &Plan),
+    (id, session, plan): (ExecutionId, SessionId, &Plan),
     once: Option<&Once>,
     outlook: Outlook,
-) -> ApiResult<(Accepted, Appended)> {
-    require_room(app, db, principal).await?;
-    let turn = if request.resume.is_some() {
-        rows::next_turn(db, principal.workspace, session, &plan.spec)
-            .await?
-            .ok_or_else(no_such_session)?
-    } else {
-        rows::insert_session(db, principal.workspace, session, &plan.spec).await?;
-        1
-    };
+) -> ApiResult<Accepted> {
     let uuid = Uuid::new_v4();
     let credentials = references::to_seal(&plan.credentials, plan.references.as_ref())?;
+    let mut places = Places::reserve(app);
+    let enqueue = Effect::Enqueue { execution: id };
     let new = NewExecution {
+        id,
         uuid,
         workspace: principal.workspace,
         session,
-        turn,
+        resuming: request.resume.is_some(),
         spec: &plan.spec,
         priority: request.priority,
         on_worker_lost: request.on_worker_lost,
@@ -204,16 +193,25 @@ async fn write(
         wait_reason: outlook.wait_reason,
         sealed_credentials: &app.keys.seal_without_id(uuid.as_bytes(), &credentials),
         idempotency: once.map(|once| (once.key.as_str(), &once.body_macs[0][..])),
+        events: &first_events(request, session, plan, outlook)?,
+        enqueue: &outbox::Rows::of(std::slice::from_ref(&enqueue), &places)?,
     };
-    let id = rows::insert_execution(db, &new).await?;
-    let mut log = LockedLog {
-        execution: id,
-        session,
-        last_seq: 0,
+    let mut db = app.db.acquire().await?;
+    let mut tx = db.begin().await?;
+    let (appended, row, turn) = match rows::insert(&mut tx, &new).await? {
+        Written::Now {
+            appended,
+            row,
+            turn,
+        } => (appended, row, turn),
+        Written::NoSession => return Err(no_such_session()),
+        Written::KeyUsed => {
+            tx.rollback().await?;
+            let earlier = earlier(&mut db, principal, once).await?;
+            let gone = || anyhow::anyhow!("an idempotency key was used and is gone");
+            return Ok(earlier.ok_or_else(gone)?);
+        }
     };
-    let first = first_events(request, session, plan, outlook)?;
-    let appended = events::append(db, &mut log, &first).await?;
-    outbox::add(db, &Effect::Enqueue { execution: id }).await?;
     let actor = Actor::from(principal);
     let submitted = ("execution", id.to_string());
     let entry = Entry::done(
@@ -223,18 +221,21 @@ async fn write(
         submitted,
     );
     let details = json!({"agent": plan.spec.agent.as_str(), "session": session, "turn": turn});
-    audit::record(db, &entry.with(details)).await?;
-    let accepted = Accepted {
+    audit::record(&mut tx, &entry.with(details)).await?;
+    tx.commit().await?;
+    drop(db);
+    places.perform(app, row, enqueue);
+    let events = appended.payloads.clone();
+    publish(app, id, appended);
+    metrics::counter!("clawlink_executions_accepted_total", "agent" => plan.spec.agent.as_str())
+        .increment(1);
+    Ok(Accepted {
         id,
         uuid,
         session,
         state: State::Pending,
-        fresh: Some(Fresh {
-            outlook,
-            events: appended.payloads.clone(),
-        }),
-    };
-    Ok((accepted, appended))
+        fresh: Some(Fresh { outlook, events }),
+    })
 }
 
 /// `connected`, `queued`, and a `message` for everything that was asked and will not happen.

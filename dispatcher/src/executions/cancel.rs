@@ -5,7 +5,7 @@ use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::store::finish::{self, End, Work};
+use super::store::finish::{self, End};
 use super::store::{cancel, locked};
 use super::{publish, queue};
 use crate::app::App;
@@ -34,7 +34,7 @@ pub async fn request(
 ) -> ApiResult<CancelOutcome> {
     let mut tx = app.db.begin().await?;
     let found = locked::lock(&mut tx, id, None, Some(workspace)).await?;
-    let Some(mut held) = found else {
+    let Some(held) = found else {
         return Err(ApiError::not_found(
             "execution_not_found",
             "this workspace has no such execution",
@@ -49,7 +49,7 @@ pub async fn request(
                 by: Some(by.name.clone()),
             };
             record(&mut tx, workspace, id, by, reason).await?;
-            let appended = finish::end(&mut tx, &mut held, &end, &Work::default(), false).await?;
+            let appended = finish::end(&mut tx, &held, &end).await?;
             tx.commit().await?;
             publish(app, id, appended);
             outbox::poke(app);

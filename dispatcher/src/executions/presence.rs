@@ -83,6 +83,18 @@ impl Drop for Waiting {
     }
 }
 
+/// A worker got work without having waited: it is alive, and idle it was never.
+pub fn began(app: &App, worker: &str, kinds: &[AgentKind]) {
+    let (bus, alive) = (app.bus.clone(), lapses_in(BUSY_FOR));
+    let mut pipe = redis::pipe();
+    for kind in kinds {
+        pipe.zadd(bus.key(&format!("alive:{kind}")), worker, alive)
+            .ignore();
+    }
+    let tracker = app.shutdown.tracker();
+    tracker.spawn(async move { tell(&bus, &pipe).await });
+}
+
 /// A worker that holds an execution was heard: it still offers what it offered.
 pub async fn busy(bus: &Bus, worker: &str) {
     let mut pipe = redis::pipe();

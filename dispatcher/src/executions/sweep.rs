@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::publish;
-use super::store::finish::{self, End, Work};
+use super::store::finish::{self, End};
 use super::store::locked::{self, Locked};
 use super::store::requeue::{self, Because};
 use crate::app::App;
@@ -117,15 +117,14 @@ pub(super) async fn end_broken(
 ) -> anyhow::Result<()> {
     let mut tx = app.db.begin().await?;
     let held = locked::lock(&mut tx, execution, None, None).await?;
-    let Some(mut held) = held.filter(|held| held.state.is_active() && held.claim == Some(claim))
-    else {
+    let Some(held) = held.filter(|held| held.state.is_active() && held.claim == Some(claim)) else {
         return Ok(());
     };
     let end = cancelled(&held).unwrap_or_else(|| End::Failed {
         code: failure.code,
         message: failure.message,
     });
-    let appended = finish::end(&mut tx, &mut held, &end, &Work::default(), false).await?;
+    let appended = finish::end(&mut tx, &held, &end).await?;
     tx.commit().await?;
     publish(app, execution, appended);
     count_end(app, &end);
@@ -166,7 +165,7 @@ async fn sweep_one(app: &App, execution: ExecutionId, trust: Trust) -> anyhow::R
     let from = held.state;
     let appended = match &verdict {
         Verdict::Requeue(because) => requeue::requeue(&mut tx, &mut held, *because).await?,
-        Verdict::End(end) => finish::end(&mut tx, &mut held, end, &Work::default(), false).await?,
+        Verdict::End(end) => finish::end(&mut tx, &held, end).await?,
     };
     tx.commit().await?;
     publish(app, execution, appended);

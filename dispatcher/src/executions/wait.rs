@@ -64,27 +64,6 @@ pub struct Outlook {
     pub wait_reason: Option<WaitReason>,
 }
 
-/// The outlook of a request that is about to be accepted.
-pub async fn before_accept(
-    app: &App,
-    workspace: WorkspaceId,
-    agent: AgentKind,
-    session_busy: bool,
-) -> Outlook {
-    let is_at_cap = async {
-        let mut db = app.db.acquire().await?;
-        pending::is_at_cap(&mut db, workspace).await
-    };
-    let blocks = Blocks {
-        workspace,
-        agent,
-        is_session_busy: session_busy,
-        // The answer is a forecast: where it cannot be had, the request says what is wrong.
-        is_at_cap: is_at_cap.await.unwrap_or(false),
-    };
-    outlook(app, None, &blocks).await
-}
-
 /// The outlook of a pending execution.
 pub async fn of_pending(app: &App, execution: ExecutionId) -> Outlook {
     let blocks = async {
@@ -92,7 +71,10 @@ pub async fn of_pending(app: &App, execution: ExecutionId) -> Outlook {
         pending::blocks(&mut db, execution).await
     };
     match blocks.await {
-        Ok(Some(blocks)) => outlook(app, Some(execution), &blocks).await,
+        Ok(Some(blocks)) => {
+            let forecast = Forecast::of(app, Some(execution), blocks.agent, blocks.workspace);
+            forecast.await.outlook(&blocks)
+        }
         Ok(None) | Err(_) => Outlook {
             position: 0,
             wait_reason: None,
@@ -100,30 +82,52 @@ pub async fn of_pending(app: &App, execution: ExecutionId) -> Outlook {
     }
 }
 
-async fn outlook(app: &App, execution: Option<ExecutionId>, blocks: &Blocks) -> Outlook {
-    let (position, offers) = tokio::join!(
-        queue::position(&app.bus, execution, blocks.agent, blocks.workspace),
-        presence::offers(&app.bus),
-    );
-    // Without Redis nobody knows who is idle, and nothing is said that may be wrong.
-    let position = position.unwrap_or(0);
-    let offer = offers
-        .ok()
-        .map(|offers| offers.get(&blocks.agent).copied().unwrap_or_default());
-    let wait_reason = if blocks.is_session_busy {
-        Some(WaitReason::SessionBusy)
-    } else if blocks.is_at_cap {
-        Some(WaitReason::WorkspaceAtCap)
-    } else {
-        match offer {
-            Some(offer) if offer.alive == 0 => Some(WaitReason::NoWorkerOffersAgent),
-            Some(offer) if offer.idle > position => None,
-            _ => Some(WaitReason::NoIdleWorker),
+/// What Redis knows about an execution's turn.
+#[derive(Debug)]
+pub struct Forecast {
+    position: u64,
+    /// Workers for its kind. Without Redis nobody knows who is idle, and nothing is said that
+    /// may be wrong.
+    offer: Option<Offer>,
+}
+
+impl Forecast {
+    /// For a queued execution, or for a request that is about to be accepted if `None`.
+    pub async fn of(
+        app: &App,
+        execution: Option<ExecutionId>,
+        agent: AgentKind,
+        workspace: WorkspaceId,
+    ) -> Self {
+        let (position, offers) = tokio::join!(
+            queue::position(&app.bus, execution, agent, workspace),
+            presence::offers(&app.bus),
+        );
+        Self {
+            position: position.unwrap_or(0),
+            offer: offers
+                .ok()
+                .map(|offers| offers.get(&agent).copied().unwrap_or_default()),
         }
-    };
-    Outlook {
-        position,
-        wait_reason,
+    }
+
+    /// Together with what Postgres knows.
+    pub(crate) fn outlook(&self, blocks: &Blocks) -> Outlook {
+        let wait_reason = if blocks.is_session_busy {
+            Some(WaitReason::SessionBusy)
+        } else if blocks.is_at_cap {
+            Some(WaitReason::WorkspaceAtCap)
+        } else {
+            match self.offer {
+                Some(offer) if offer.alive == 0 => Some(WaitReason::NoWorkerOffersAgent),
+                Some(offer) if offer.idle > self.position => None,
+                _ => Some(WaitReason::NoIdleWorker),
+            }
+        };
+        Outlook {
+            position: self.position,
+            wait_reason,
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! Two lanes, so that the queue never waits for S3: quick effects (queue) are taken many at a
 //! time and performed together; slow ones (S3) one at a time by each of a few loops. A row is
 //! taken by pushing its due time forward, so a replica that dies leaves it to another; no
-//! transaction is open while an effect is performed.
+//! transaction is open while an effect is performed. The rows of the busiest paths are written
+//! as taken by the replica that writes them, if it has room ([`Places`]).
 
 mod perform;
 mod store;
@@ -12,9 +13,13 @@ mod store;
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::app::App;
+
+/// Effects that wait in one replica for its own loops; more are left to whoever looks first.
+const QUICK_PLACES: usize = 1024;
+const SLOW_PLACES: usize = 64;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,11 +59,112 @@ impl Effect {
     }
 }
 
-/// Wakes this replica's loops.
+/// Effects as columns of rows, for a statement of another store that writes them together with
+/// what they follow.
+#[derive(Debug)]
+pub struct Rows {
+    /// The column `effect`.
+    pub effects: Vec<serde_json::Value>,
+    /// The column `is_slow`.
+    pub slow: Vec<bool>,
+    /// Seconds from now to the column `due_at`.
+    pub due_in: Vec<f64>,
+}
+
+impl Rows {
+    /// One row for each; those that have a place are not due for others before this replica had
+    /// its time.
+    pub fn of(effects: &[Effect], places: &Places) -> anyhow::Result<Self> {
+        let rows = effects.iter().map(serde_json::to_value);
+        Ok(Self {
+            effects: rows.collect::<Result<_, _>>()?,
+            slow: effects.iter().map(Effect::is_slow).collect(),
+            due_in: effects.iter().map(|one| places.due_in(one)).collect(),
+        })
+    }
+}
+
+/// An effect that this replica performs before anybody else.
+#[derive(Debug)]
+struct Own {
+    id: i64,
+    effect: Effect,
+}
+
+/// One lane of this replica: what it performs first, and what wakes it to look for more.
+#[derive(Debug)]
+struct Lane {
+    poked: Notify,
+    places: mpsc::Sender<Own>,
+    own: tokio::sync::Mutex<mpsc::Receiver<Own>>,
+}
+
+impl Lane {
+    fn new(places: usize) -> Self {
+        let (places, own) = mpsc::channel(places);
+        Self {
+            poked: Notify::new(),
+            places,
+            own: tokio::sync::Mutex::new(own),
+        }
+    }
+}
+
+/// This replica's lanes.
+#[derive(Debug)]
+pub struct Lanes {
+    quick: Lane,
+    slow: Lane,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            quick: Lane::new(QUICK_PLACES),
+            slow: Lane::new(SLOW_PLACES),
+        }
+    }
+}
+
+/// Places in this replica's lanes, reserved before effects are written: with one, the row is
+/// written as already taken, and nobody has to look for it. Dropped, they are free again.
 #[derive(Debug, Default)]
-pub struct Pokes {
-    quick: Notify,
-    slow: Notify,
+pub struct Places {
+    quick: Option<mpsc::OwnedPermit<Own>>,
+    slow: Option<mpsc::OwnedPermit<Own>>,
+}
+
+impl Places {
+    /// One place in each lane that has room; without one, an effect is due at once for all.
+    pub fn reserve(app: &App) -> Self {
+        let place = |lane: &Lane| lane.places.clone().try_reserve_owned().ok();
+        Self {
+            quick: place(&app.lanes.quick),
+            slow: place(&app.lanes.slow),
+        }
+    }
+
+    fn due_in(&self, effect: &Effect) -> f64 {
+        let (place, lease) = if effect.is_slow() {
+            (&self.slow, perform::SLOW_HOLD)
+        } else {
+            (&self.quick, perform::QUICK_HOLD)
+        };
+        place.as_ref().map_or(0.0, |_| lease.as_secs_f64())
+    }
+
+    /// Performs a committed effect as soon as its lane comes to it.
+    pub fn perform(&mut self, app: &App, id: i64, effect: Effect) {
+        let (place, lane) = if effect.is_slow() {
+            (self.slow.take(), &app.lanes.slow)
+        } else {
+            (self.quick.take(), &app.lanes.quick)
+        };
+        match place {
+            Some(place) => drop(place.send(Own { id, effect })),
+            None => lane.poked.notify_one(),
+        }
+    }
 }
 
 /// Starts the loops that perform effects.
@@ -82,10 +188,10 @@ pub async fn add_all(db: &mut PgConnection, effects: &[Effect]) -> anyhow::Resul
 
 /// Makes this replica look at once for what belongs to the queue.
 pub fn poke(app: &App) {
-    app.pokes.quick.notify_one();
+    app.lanes.quick.poked.notify_one();
 }
 
 /// Makes this replica look at once for what talks to S3: an execution ended, a session went.
 pub fn poke_slow(app: &App) {
-    app.pokes.slow.notify_one();
+    app.lanes.slow.poked.notify_one();
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use sqlx::postgres::types::PgInterval;
 
-use super::Effect;
+use super::{Effect, Places, Rows};
 
 /// An effect that this replica has taken.
 #[derive(Debug)]
@@ -19,16 +19,12 @@ pub(super) struct Taken {
 }
 
 pub(super) async fn insert(db: &mut PgConnection, effects: &[Effect]) -> anyhow::Result<()> {
-    let slow: Vec<bool> = effects.iter().map(Effect::is_slow).collect();
-    let effects = effects
-        .iter()
-        .map(serde_json::to_value)
-        .collect::<Result<Vec<_>, _>>()?;
+    let rows = Rows::of(effects, &Places::default())?;
     sqlx::query!(
         "insert into outbox (effect, is_slow)
          select effect, is_slow from unnest($1::jsonb[], $2::boolean[]) as new (effect, is_slow)",
-        &effects,
-        &slow,
+        &rows.effects,
+        &rows.slow,
     )
     .execute(db)
     .await?;
@@ -64,11 +60,16 @@ pub(super) async fn take(
         .collect())
 }
 
-/// Forgets performed effects.
+/// Forgets performed effects, without waiting for the disk: after a crash of Postgres one may be
+/// performed again.
 pub(super) async fn done(db: &mut PgConnection, ids: &[i64]) -> anyhow::Result<()> {
-    sqlx::query!("delete from outbox where id = any($1)", ids)
-        .execute(db)
-        .await?;
+    sqlx::query!(
+        "delete from outbox
+         where id = any($1) and set_config('synchronous_commit', 'off', true) = 'off'",
+        ids,
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 

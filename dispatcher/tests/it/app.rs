@@ -160,7 +160,7 @@ impl TestApp {
 
     /// Postgres.
     pub(crate) fn db(&self) -> &PgPool {
-        &self.dispatcher.app.db
+        self.dispatcher.app.db.pool()
     }
 
     /// Postgres as its superuser, who may do what the application may not.

@@ -133,13 +133,24 @@ async fn a_session_deleted_while_its_log_is_written_leaves_no_object() {
     let test = TestApp::start().await;
     let job = test.submit().await;
     let held = Worker::new(&test.dispatcher).run().await;
-    // Writing is followed by a look at this table: the effect waits there.
+    held.complete(0).await;
+    settled(&test).await;
+    for key in keys(&test, &job).await {
+        test.app().blobs.delete(&key).await.unwrap();
+    }
+    // The effect is performed once more. Writing is followed by a look at this table: there it
+    // waits.
     let mut tx = test.db().begin().await.unwrap();
     sqlx::query("lock table archives in access exclusive mode")
         .execute(&mut *tx)
         .await
         .unwrap();
-    held.complete(0).await;
+    let again = json!({"do": "archive_turn", "execution": job.id});
+    sqlx::query("insert into outbox (effect, is_slow) values ($1, true)")
+        .bind(again)
+        .execute(test.db())
+        .await
+        .unwrap();
     eventually("log and description are written", async || {
         (keys(&test, &job).await.len() == 2).then_some(())
     })

@@ -142,7 +142,7 @@ impl Stream {
 /// Appends events to an execution's log as a worker's or the dispatcher's writes do, and
 /// publishes them through `app`.
 pub(crate) async fn append(app: &App, id: ExecutionId, list: &[(EventType, Value)]) {
-    let mut transaction = app.db.begin().await.unwrap();
+    let mut transaction = app.db.pool().begin().await.unwrap();
     let (session, last_seq): (uuid::Uuid, i64) =
         sqlx::query_as("select session_id, last_seq from executions where id = $1 for update")
             .bind(id.0)

@@ -14,6 +14,7 @@ mod bench;
 mod cancel;
 mod client;
 mod contract;
+mod db;
 mod e2e;
 mod edge;
 mod execute;

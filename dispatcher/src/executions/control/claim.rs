@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::protocol::Protocol;
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
-use crate::executions::presence::Waiting;
+use crate::executions::presence::{self, Waiting};
 use crate::executions::queue::{self, Entry, Popped};
 use crate::executions::references::{self, Opened, Stored};
 use crate::executions::store::assignment::{self, Held};
@@ -58,18 +58,25 @@ pub(super) async fn claim(
     Json(request): Json<ClaimRequest>,
 ) -> ApiResult<Response> {
     let kinds = validate(&request)?;
-    if let Some(assignment) = repeated(&app, &request).await? {
-        return Ok(axum::Json(assignment).into_response());
-    }
     let wait = Duration::from_secs(request.wait_seconds.min(MAX_WAIT_SECONDS));
     let deadline = Instant::now() + wait;
-    let waiting = Waiting::enter(&app, &request.worker_id, &kinds, wait).await;
+    let mut waiting = None;
     loop {
         // Registered before looking, so that no wake-up falls between.
         let mut woken = pin!(app.bus.work_for(&kinds));
         let was_woken = futures::poll!(woken.as_mut()).is_ready();
         if let Some(assignment) = shielded(&app, &request, &kinds).await? {
+            if waiting.is_none() {
+                presence::began(&app, &request.worker_id, &kinds);
+            }
             return Ok(axum::Json(assignment).into_response());
+        }
+        if waiting.is_none() {
+            // Had there been work, confirming it would have told a repeated claim.
+            if let Some(assignment) = repeated(&app, &request).await? {
+                return Ok(axum::Json(assignment).into_response());
+            }
+            waiting = Some(Waiting::enter(&app, &request.worker_id, &kinds, wait).await);
         }
         if was_woken && Instant::now() < deadline {
             continue;
@@ -81,7 +88,9 @@ pub(super) async fn claim(
             () = app.shutdown.soft().cancelled() => {}
         }
         if Instant::now() >= deadline || app.shutdown.soft().is_cancelled() {
-            waiting.until_it_calls_again();
+            if let Some(waiting) = waiting {
+                waiting.until_it_calls_again();
+            }
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }
@@ -121,8 +130,7 @@ fn validate(request: &ClaimRequest) -> ApiResult<Vec<AgentKind>> {
     Ok(kinds)
 }
 
-/// What this claim id holds: given in an earlier call whose answer was lost, or confirmed just
-/// now. One whose assignment can never be made is ended instead.
+/// What this claim id holds since an earlier call whose answer was lost.
 async fn repeated(app: &App, request: &ClaimRequest) -> ApiResult<Option<Assignment>> {
     let mut db = app.db.acquire().await?;
     let held = assignment::by_claim(&mut db, request.claim_id).await?;
@@ -133,6 +141,16 @@ async fn repeated(app: &App, request: &ClaimRequest) -> ApiResult<Option<Assignm
         .keys
         .lease_token_with_hash(held.execution, request.claim_id, hash);
     let Some(token) = token else { return Ok(None) };
+    assign(app, request, held, token).await
+}
+
+/// The assignment of a held execution; one whose assignment can never be made is ended instead.
+async fn assign(
+    app: &App,
+    request: &ClaimRequest,
+    held: Held,
+    token: Secret,
+) -> ApiResult<Option<Assignment>> {
     let (spec, stored) = match content(app, &held) {
         Ok(content) => content,
         Err(error) => {
@@ -189,11 +207,11 @@ async fn look(
             }
         };
         match try_confirm(app, request, entry.execution, entry.workspace).await {
-            Ok(Ok(())) => {
+            Ok(Ok(held)) => {
                 let agent = entry.agent.as_str();
                 metrics::counter!("clawlink_executions_claimed_total", "agent" => agent)
                     .increment(1);
-                let built = repeated_or_given_back(app, request, entry.execution).await?;
+                let built = assign_or_give_back(app, request, held).await?;
                 if built.is_some() {
                     return Ok(built);
                 }
@@ -225,8 +243,8 @@ async fn look_in_postgres(
     drop(db);
     for (execution, workspace) in proposals {
         match try_confirm(app, request, execution, workspace).await? {
-            Ok(()) => {
-                let built = repeated_or_given_back(app, request, execution).await?;
+            Ok(held) => {
+                let built = assign_or_give_back(app, request, held).await?;
                 if built.is_some() {
                     return Ok(built);
                 }
@@ -243,7 +261,7 @@ async fn try_confirm(
     request: &ClaimRequest,
     execution: ExecutionId,
     workspace: WorkspaceId,
-) -> ApiResult<Result<(), Refusal>> {
+) -> ApiResult<Result<Held, Refusal>> {
     let token = app.keys.lease_token(execution, request.claim_id);
     let claimant = Claimant {
         claim: request.claim_id,
@@ -256,10 +274,14 @@ async fn try_confirm(
     let confirmed = lease::confirm(&mut db, execution, workspace, &hash, &claimant).await?;
     drop(db);
     match confirmed {
-        Confirmed::Held { appended, waited } => {
+        Confirmed::Held {
+            held,
+            appended,
+            waited,
+        } => {
             metrics::histogram!("clawlink_queue_wait_seconds").record(waited.as_secs_f64());
             publish(app, execution, appended);
-            Ok(Ok(()))
+            Ok(Ok(*held))
         }
         Confirmed::Refused(refusal) => Ok(Err(refusal)),
     }
@@ -267,12 +289,14 @@ async fn try_confirm(
 
 /// The assignment of a lease that was just confirmed; if it cannot be made, the execution goes
 /// back at once instead of after the acknowledgement's time.
-async fn repeated_or_given_back(
+async fn assign_or_give_back(
     app: &App,
     request: &ClaimRequest,
-    execution: ExecutionId,
+    held: Held,
 ) -> ApiResult<Option<Assignment>> {
-    let built = repeated(app, request).await;
+    let execution = held.execution;
+    let token = app.keys.lease_token(execution, request.claim_id);
+    let built = assign(app, request, held, token).await;
     if built.is_err() {
         sweep::give_back(app, execution, request.claim_id).await;
     }

@@ -11,15 +11,15 @@ use time::Duration;
 
 use super::archive::key_of;
 use super::protocol::Protocol;
-use super::{lease_lost, not_acknowledged};
+use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::publish;
-use crate::executions::store::finish::{self, End, Work};
+use crate::executions::store::finish::{self, End, Ended, Work};
 use crate::executions::store::locked::{self, Locked};
 use crate::http::extract::{Json, Path};
-use crate::outbox;
+use crate::outbox::Places;
 
 /// How long after the end the same lease may repeat its report.
 const REPEATABLE: Duration = Duration::hours(24);
@@ -38,70 +38,86 @@ pub(super) async fn complete(
     Extension(LeaseHash(hash)): Extension<LeaseHash>,
     Json(report): Json<Complete>,
 ) -> ApiResult<axum::Json<serde_json::Value>> {
-    // Before the transaction, since none is open across a call to S3; but only for the object
-    // of a current lease.
-    let archive_is_there = match &report.archive {
-        Some(archive) => {
-            let mut db = app.db.acquire().await?;
-            let held = locked::lock(&mut db, id, Some(&hash), None).await?;
-            drop(db);
-            let held = held.ok_or_else(lease_lost)?;
-            if is_recorded(&held)? {
+    let work = work_of(&report);
+    let mut places = Places::reserve(&app);
+    let mut archive_is_there = None;
+    for _ in 0..MAX_LOOKS {
+        let mut db = app.db.acquire().await?;
+        let held = locked::look(&mut db, id, &hash).await?;
+        let held = held.ok_or_else(lease_lost)?;
+        if is_recorded(&held)? {
+            return Ok(done());
+        }
+        let end = judge(&held, &report)?;
+        if let Some(archive) = &report.archive {
+            if archive.key != key_of(&held) {
+                return Err(no_archive());
+            }
+            // Without a connection: S3 may take its time. What is there stays: only this lease
+            // may write it.
+            if archive_is_there.is_none() {
+                drop(db);
+                archive_is_there = Some(is_there(&app, archive).await?);
+                db = app.db.acquire().await?;
+            }
+            if archive_is_there == Some(false) {
+                return Err(no_archive());
+            }
+        }
+        match finish::end_reported(&mut db, &held, &end, &work, &hash, &places).await? {
+            Ended::Now(appended, effects) => {
+                drop(db);
+                publish(&app, id, appended);
+                for (row, effect) in effects {
+                    places.perform(&app, row, effect);
+                }
+                let state = end.state().as_str();
+                metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
                 return Ok(done());
             }
-            archive.key == key_of(&held) && is_there(&app, archive).await?
+            Ended::NoArchive => return Err(no_archive()),
+            Ended::Changed => {}
         }
-        None => true,
-    };
-    let mut tx = app.db.begin().await?;
-    let held = locked::lock(&mut tx, id, Some(&hash), None).await?;
-    let mut held = held.ok_or_else(lease_lost)?;
-    if is_recorded(&held)? {
-        return Ok(done());
     }
+    Err(restless())
+}
+
+/// How a held execution ends by this report; an error if it cannot yet, or not so.
+fn judge(held: &Locked, report: &Complete) -> ApiResult<End> {
     if held.last_n < i64::try_from(report.last_n).unwrap_or(i64::MAX) {
         return Err(ApiError::events_missing(held.last_n as u64));
     }
-    let end = end_of(&held, &report);
-    if !held.state.can_become(end.state()) {
-        return Err(ApiError::conflict(
-            "state_conflict",
-            format!(
-                "{} cannot become {}; ask for `running` first",
-                held.state.as_str(),
-                end.state().as_str()
-            ),
-        ));
+    let end = end_of(held, report);
+    if held.state.can_become(end.state()) {
+        return Ok(end);
     }
-    if let Some(archive) = &report.archive {
-        let accepted = archive_is_there && finish::accept_archive(&mut tx, &held, archive).await?;
-        if !accepted {
-            return Err(ApiError::conflict(
-                ARCHIVE_MISSING,
-                "the archive is not there with that size under the granted key; upload it again",
-            ));
-        }
-    }
-    let conversation = report.provider_session_id.as_deref();
-    let conversation = conversation.map(|text| cut(text, MAX_NAME));
-    finish::touch_session(&mut tx, &held, conversation.as_deref()).await?;
-    let work = Work {
+    Err(ApiError::conflict(
+        "state_conflict",
+        format!(
+            "{} cannot become {}; ask for `running` first",
+            held.state.as_str(),
+            end.state().as_str()
+        ),
+    ))
+}
+
+fn work_of(report: &Complete) -> Work {
+    let name = |text: &Option<String>| text.as_deref().map(|text| cut(text, MAX_NAME));
+    Work {
         result: report.result.as_deref().map(|text| cut(text, MAX_RESULT)),
         usage: report.usage.clone(),
-        branch: report.branch.as_deref().map(|text| cut(text, MAX_NAME)),
-        commit_hash: report
-            .commit_hash
-            .as_deref()
-            .map(|text| cut(text, MAX_NAME)),
-    };
-    let appended = finish::end(&mut tx, &mut held, &end, &work, true).await?;
-    tx.commit().await?;
-    publish(&app, id, appended);
-    outbox::poke(&app);
-    outbox::poke_slow(&app);
-    let state = end.state().as_str();
-    metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
-    Ok(done())
+        branch: name(&report.branch),
+        commit_hash: name(&report.commit_hash),
+        provider_session_id: name(&report.provider_session_id),
+        archive: report.archive.clone(),
+    }
+}
+
+fn no_archive() -> ApiError {
+    ApiError::conflict(
+        ARCHIVE_MISSING,
+        "the archive is not there with that size under the granted key; upload it again",
+    )
 }
 
 /// Whether an end was recorded under this lease before; an error if it may not report one.

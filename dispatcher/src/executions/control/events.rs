@@ -16,13 +16,13 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::protocol::Protocol;
-use super::{lease_lost, not_acknowledged};
+use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::publish;
-use crate::executions::store::events::{NewEvent, append};
-use crate::executions::store::lease;
+use crate::executions::store::events::{Appended, NewEvent};
+use crate::executions::store::{lease, locked};
 use crate::http::extract::{Path, read};
 
 /// Keys of the envelope; a worker's fields may not name them again.
@@ -46,30 +46,7 @@ pub(super) async fn events(
     };
     let (first, last) = (first.n as i64, last.n as i64);
 
-    let mut tx = app.db.begin().await?;
-    let held = lease::renew_for_events(&mut tx, id, &hash, app.tuning.lease, first, last).await?;
-    let mut held = held.ok_or_else(lease_lost)?;
-    if !held.is_acked {
-        return Err(not_acknowledged());
-    }
-    if held.last_n < first - 1 {
-        return Err(ApiError::events_missing(held.last_n as u64));
-    }
-    let new: Vec<NewEvent> = events
-        .into_iter()
-        .filter(|event| event.n as i64 > held.last_n)
-        .map(|event| NewEvent {
-            kind: event.kind,
-            fields: event.fields,
-            origin: Some((held.attempt, event.n as i64)),
-        })
-        .collect();
-    let appended = if new.is_empty() {
-        None
-    } else {
-        Some(append(&mut tx, &mut held.log, &new).await?)
-    };
-    tx.commit().await?;
+    let (acked_n, appended) = store(&app, id, &hash, &events, (first, last)).await?;
     if let Some(appended) = appended {
         publish(&app, id, appended);
         metrics::histogram!("clawlink_event_append_seconds").record(begun.elapsed().as_secs_f64());
@@ -78,10 +55,54 @@ pub(super) async fn events(
         return Err(refusal);
     }
     let ack = EventsAck {
-        acked_n: held.last_n.max(last) as u64,
+        acked_n: acked_n as u64,
         lease_expires_in_ms: app.tuning.lease.as_millis() as u64,
     };
     Ok(axum::Json(ack).into_response())
+}
+
+/// Stores what is new of the numbers `first..=last` and renews the lease; answers the highest
+/// number that is committed, and what there is to publish.
+async fn store(
+    app: &App,
+    id: ExecutionId,
+    hash: &[u8; 32],
+    events: &[WorkerEvent],
+    (first, last): (i64, i64),
+) -> ApiResult<(i64, Option<Appended>)> {
+    let lease = app.tuning.lease;
+    let mut db = app.db.acquire().await?;
+    for _ in 0..MAX_LOOKS {
+        let held = locked::look(&mut db, id, hash).await?;
+        let held = held
+            .filter(|held| held.state.is_active())
+            .ok_or_else(lease_lost)?;
+        if held.acked_at.is_none() {
+            return Err(not_acknowledged());
+        }
+        if held.last_n < first - 1 {
+            return Err(ApiError::events_missing(held.last_n as u64));
+        }
+        if held.last_n >= last {
+            let worker = lease::renew(&mut db, id, hash, lease, false).await?;
+            worker.ok_or_else(lease_lost)?;
+            return Ok((held.last_n, None));
+        }
+        let new: Vec<NewEvent> = events
+            .iter()
+            .filter(|event| event.n as i64 > held.last_n)
+            .map(|event| NewEvent {
+                kind: event.kind,
+                fields: event.fields.clone(),
+                origin: Some((held.attempt, event.n as i64)),
+            })
+            .collect();
+        let stored = lease::append_from_worker(&mut db, &held, hash, lease, &new, last).await?;
+        if stored.is_some() {
+            return Ok((last, stored));
+        }
+    }
+    Err(restless())
 }
 
 /// The events up to the first line that cannot be stored, and why that one cannot.

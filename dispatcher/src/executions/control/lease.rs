@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::protocol::Protocol;
-use super::{lease_lost, not_acknowledged};
+use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
@@ -51,9 +51,12 @@ async fn renew(
     let worker = lease::renew(&mut db, id, hash, app.tuning.lease, ack).await?;
     drop(db);
     let worker = worker.ok_or_else(lease_lost)?;
-    let bus = app.bus.clone();
-    let tracker = app.shutdown.tracker();
-    tracker.spawn(async move { presence::busy(&bus, &worker).await });
+    // An acknowledgement follows a claim, which has said so.
+    if !ack {
+        let bus = app.bus.clone();
+        let tracker = app.shutdown.tracker();
+        tracker.spawn(async move { presence::busy(&bus, &worker).await });
+    }
     Ok(axum::Json(renewed(app)))
 }
 
@@ -68,33 +71,37 @@ pub(super) async fn state(
     if !matches!(change.to, State::Running | State::Waiting) {
         return Err(ApiError::invalid("`to` must be running or waiting"));
     }
-    let mut tx = app.db.begin().await?;
-    let held = locked::lock(&mut tx, id, Some(&hash), None).await?;
-    let mut held = held
-        .filter(|held| held.state.is_active())
-        .ok_or_else(lease_lost)?;
-    if held.acked_at.is_none() {
-        return Err(not_acknowledged());
+    let mut db = app.db.acquire().await?;
+    for _ in 0..MAX_LOOKS {
+        let held = locked::look(&mut db, id, &hash).await?;
+        let held = held
+            .filter(|held| held.state.is_active())
+            .ok_or_else(lease_lost)?;
+        if held.acked_at.is_none() {
+            return Err(not_acknowledged());
+        }
+        if held.state == change.to {
+            let worker = lease::renew(&mut db, id, &hash, app.tuning.lease, false).await?;
+            worker.ok_or_else(lease_lost)?;
+            return Ok(axum::Json(renewed(&app)));
+        }
+        if !held.state.can_become(change.to) {
+            return Err(ApiError::conflict(
+                "state_conflict",
+                format!(
+                    "{} cannot become {}",
+                    held.state.as_str(),
+                    change.to.as_str()
+                ),
+            ));
+        }
+        let changed = lease::change(&mut db, &held, &hash, change.to, app.tuning.lease).await?;
+        if let Some(appended) = changed {
+            publish(&app, id, appended);
+            return Ok(axum::Json(renewed(&app)));
+        }
     }
-    if held.state == change.to {
-        lease::renew(&mut tx, id, &hash, app.tuning.lease, false).await?;
-        tx.commit().await?;
-        return Ok(axum::Json(renewed(&app)));
-    }
-    if !held.state.can_become(change.to) {
-        return Err(ApiError::conflict(
-            "state_conflict",
-            format!(
-                "{} cannot become {}",
-                held.state.as_str(),
-                change.to.as_str()
-            ),
-        ));
-    }
-    let appended = lease::change(&mut tx, &mut held, change.to, app.tuning.lease).await?;
-    tx.commit().await?;
-    publish(&app, id, appended);
-    Ok(axum::Json(renewed(&app)))
+    Err(restless())
 }
 
 /// Query of the control long-poll.

@@ -137,6 +137,16 @@ pub fn routes(app: &App) -> Routes {
         )
 }
 
+/// How often a call looks again at an execution that changed between being read and being
+/// written. Only its one worker, cancels and wait reasons change it, so that once is rare.
+const MAX_LOOKS: usize = 16;
+
+/// 503: it changed each time; the worker repeats its call.
+fn restless() -> ApiError {
+    let cause = anyhow::anyhow!("the execution changed {MAX_LOOKS} times while it was read");
+    ApiError::unavailable("try again in a moment", cause)
+}
+
 /// 409: the worker must stop.
 fn lease_lost() -> ApiError {
     metrics::counter!("clawlink_leases_refused_total").increment(1);

@@ -6,10 +6,12 @@ use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::events::{Appended, LockedLog, NewEvent, Numbered};
 use crate::executions::plan::Inherited;
 use crate::executions::wait::WaitReason;
+use crate::outbox;
 
-/// How full the queue is.
+/// How full the queue is, and the number of the execution that may enter it.
 #[derive(Debug)]
 pub(crate) struct Room {
     /// Pending executions of the workspace, and how many there may be.
@@ -17,6 +19,10 @@ pub(crate) struct Room {
     pub(crate) pending_cap: i64,
     /// Pending executions of all workspaces, counted up to the asked limit.
     pub(crate) total: i64,
+    /// The workspace runs as many executions as it may.
+    pub(crate) is_at_cap: bool,
+    /// Used by nobody else.
+    pub(crate) next: ExecutionId,
 }
 
 /// Looks how full the queue is. Nothing is locked: accepts at the same moment may overshoot a
@@ -27,7 +33,10 @@ pub(crate) async fn room(
     queue_cap: i64,
 ) -> anyhow::Result<Room> {
     let row = sqlx::query!(
-        "select pending_cap,
+        "select pending_cap, nextval('executions_id_seq') as \"next!\",
+            running_cap <= (select count(*) from executions
+                where workspace_id = $1 and state in ('planning', 'running', 'waiting'))
+                as \"is_at_cap!\",
             (select count(*) from executions
              where workspace_id = $1 and state = 'pending') as \"pending!\",
             (select count(*) from
@@ -42,6 +51,8 @@ pub(crate) async fn room(
         pending: row.pending,
         pending_cap: row.pending_cap.into(),
         total: row.total,
+        is_at_cap: row.is_at_cap,
+        next: ExecutionId(row.next),
     })
 }
 
@@ -80,67 +91,15 @@ pub(crate) async fn inherited(
     }))
 }
 
-/// Makes a session whose first turn has begun.
-pub(crate) async fn insert_session(
-    db: &mut PgConnection,
-    workspace: WorkspaceId,
-    session: SessionId,
-    spec: &Spec,
-) -> anyhow::Result<()> {
-    let repository = spec.repository.as_ref();
-    sqlx::query!(
-        "insert into sessions (id, workspace_id, name, agent, repo_url, repo_branch,
-            repo_directory, repo_depth, working_branch, auto_commit, turns)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1)",
-        session.0,
-        workspace.0,
-        spec.session_name,
-        spec.agent.as_str(),
-        repository.map(|repository| &repository.url),
-        repository.and_then(|repository| repository.branch.as_ref()),
-        repository.and_then(|repository| repository.directory.as_ref()),
-        repository.and_then(|repository| i32::try_from(repository.depth).ok()),
-        spec.working_branch,
-        spec.auto_commit,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Begins the session's next turn under its row lock; `None` if the session is gone. A
-/// conversation that begins after scripts gives the session its agent.
-pub(crate) async fn next_turn(
-    db: &mut PgConnection,
-    workspace: WorkspaceId,
-    session: SessionId,
-    spec: &Spec,
-) -> anyhow::Result<Option<i32>> {
-    let turn = sqlx::query_scalar!(
-        "update sessions
-         set turns = turns + 1, updated_at = now(), name = $3,
-             agent = case agent when 'shell' then $4 else agent end,
-             working_branch = coalesce(working_branch, $5)
-         where id = $1 and workspace_id = $2
-         returning turns",
-        session.0,
-        workspace.0,
-        spec.session_name,
-        spec.agent.as_str(),
-        spec.working_branch,
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(turn)
-}
-
 /// An execution that is about to be written.
 #[derive(Debug)]
 pub(crate) struct NewExecution<'a> {
+    pub(crate) id: ExecutionId,
     pub(crate) uuid: Uuid,
     pub(crate) workspace: WorkspaceId,
     pub(crate) session: SessionId,
-    pub(crate) turn: i32,
+    /// Whether it is a further turn of a session that exists.
+    pub(crate) resuming: bool,
     pub(crate) spec: &'a Spec,
     pub(crate) priority: Priority,
     pub(crate) on_worker_lost: OnWorkerLost,
@@ -149,35 +108,99 @@ pub(crate) struct NewExecution<'a> {
     pub(crate) sealed_credentials: &'a [u8],
     /// Key and fingerprint of the body.
     pub(crate) idempotency: Option<(&'a str, &'a [u8])>,
+    /// Its first events.
+    pub(crate) events: &'a [NewEvent],
+    /// `Enqueue`, as a row of the outbox.
+    pub(crate) enqueue: &'a outbox::Rows,
 }
 
-/// Writes a pending execution, its sealed credentials and its idempotency row.
-pub(crate) async fn insert_execution(
+/// What became of an execution that was to be written.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// It is pending.
+    Now {
+        /// Its first events.
+        appended: Appended,
+        /// The row of its effect.
+        row: i64,
+        /// Its place in the session.
+        turn: i32,
+    },
+    /// The session that it was to resume is gone.
+    NoSession,
+    /// Another request with the same idempotency key was first.
+    KeyUsed,
+}
+
+/// Writes all of a pending execution in one statement: the session or its
+/// next turn (under its row lock; a conversation that begins after scripts gives the session its
+/// agent), the execution, its sealed credentials, its idempotency key, its first events and the
+/// effect that queues it.
+pub(crate) async fn insert(
     db: &mut PgConnection,
     new: &NewExecution<'_>,
-) -> anyhow::Result<ExecutionId> {
+) -> anyhow::Result<Written> {
     let on_worker_lost = match new.on_worker_lost {
         OnWorkerLost::Fail => "fail",
         OnWorkerLost::Resume => "resume",
     };
-    let id = sqlx::query_scalar!(
-        "with new as (
-            insert into executions (uuid, workspace_id, session_id, turn, agent, priority, state,
-                spec, resuming, on_worker_lost, submitted_by, wait_reason)
-            values ($1, $2, $3, $4, $5, $6, 'pending', $7, $4 > 1, $8, $9, $10)
-            returning id
+    let log = LockedLog {
+        execution: new.id,
+        session: new.session,
+        last_seq: 0,
+    };
+    let events = Numbered::after(&log, new.events)?;
+    let repository = new.spec.repository.as_ref();
+    let inserted = sqlx::query!(
+        "with made as (
+            insert into sessions (id, workspace_id, name, agent, repo_url, repo_branch,
+                repo_directory, repo_depth, working_branch, auto_commit, turns)
+            select $3, $2, $5, $6, $7, $8, $9, $10, $11, $12, 1 where not $4
+            returning turns
+         ), resumed as (
+            update sessions set turns = turns + 1, updated_at = now(), name = $5,
+                agent = case agent when 'shell' then $6 else agent end,
+                working_branch = coalesce(working_branch, $11)
+            where id = $3 and workspace_id = $2 and $4
+            returning turns
+         ), new as (
+            insert into executions (id, uuid, workspace_id, session_id, turn, agent, priority,
+                state, spec, resuming, on_worker_lost, submitted_by, wait_reason, last_seq)
+            overriding system value
+            select $1, $13, $2, $3, turns, $6, $14, 'pending', $15, $4, $16, $17, $18,
+                cardinality($22::bigint[])
+            from (select turns from made union all select turns from resumed) as turn
+            returning id, turn
          ), sealed as (
-            insert into credentials (execution_id, sealed) select id, $11 from new
+            insert into credentials (execution_id, sealed) select id, $19 from new
          ), key as (
             insert into idempotency_keys (principal, key, body_mac, execution_id)
-            select $9, $12, $13, id from new where $12::text is not null
+            select $17, $20, $21, id from new where $20::text is not null
+         ), logged as (
+            insert into events (execution_id, seq, payload)
+            select id, seq, payload
+            from new, unnest($22::bigint[], $23::bytea[]) as event (seq, payload)
+         ), following as (
+            insert into outbox (effect, is_slow, due_at)
+            select effect, is_slow, now() + make_interval(secs => due_in)
+            from new, unnest($24::jsonb[], $25::boolean[], $26::float8[])
+                as effect (effect, is_slow, due_in)
+            returning id
          )
-         select id from new",
-        new.uuid,
+         select following.id, turn from following, new",
+        new.id.0,
         new.workspace.0,
         new.session.0,
-        new.turn,
+        new.resuming,
+        new.spec.session_name,
         new.spec.agent.as_str(),
+        repository.map(|repository| &repository.url),
+        repository.and_then(|repository| repository.branch.as_ref()),
+        repository.and_then(|repository| repository.directory.as_ref()),
+        repository.and_then(|repository| i32::try_from(repository.depth).ok()),
+        new.spec.working_branch,
+        new.spec.auto_commit,
+        new.uuid,
         new.priority.as_i16(),
         serde_json::to_value(new.spec)?,
         on_worker_lost,
@@ -186,8 +209,26 @@ pub(crate) async fn insert_execution(
         new.sealed_credentials,
         new.idempotency.map(|(key, _)| key),
         new.idempotency.map(|(_, mac)| mac),
+        &events.seqs,
+        &events.bytes() as &[&[u8]],
+        &new.enqueue.effects,
+        &new.enqueue.slow,
+        &new.enqueue.due_in,
     )
-    .fetch_one(db)
-    .await?;
-    Ok(ExecutionId(id))
+    .fetch_optional(db)
+    .await;
+    match inserted {
+        Ok(Some(row)) => Ok(Written::Now {
+            appended: events.appended(&log),
+            row: row.id,
+            turn: row.turn,
+        }),
+        Ok(None) => Ok(Written::NoSession),
+        Err(sqlx::Error::Database(error))
+            if error.constraint() == Some("idempotency_keys_pkey") =>
+        {
+            Ok(Written::KeyUsed)
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -60,10 +60,6 @@ pub(crate) async fn by_claim(
     .fetch_optional(db)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let archive = match (row.archive_key, row.archive_size, row.archive_sha256) {
-        (Some(key), Some(size), Some(sha256)) => Some(Archive { key, size, sha256 }),
-        _ => None,
-    };
     Ok(Some(Held {
         execution: ExecutionId(row.id),
         uuid: row.uuid,
@@ -73,7 +69,7 @@ pub(crate) async fn by_claim(
         sealed: row.sealed,
         session: SessionId(row.session_id),
         turn: row.turn,
-        archive,
+        archive: archive(row.archive_key, row.archive_size, row.archive_sha256),
         archive_root: row.archive_root,
         provider_session_id: row.provider_session_id,
     }))
@@ -95,10 +91,17 @@ pub(crate) async fn archive_of(
     )
     .fetch_optional(db)
     .await?;
-    Ok(row.map(
-        |row| match (row.archive_key, row.archive_size, row.archive_sha256) {
-            (Some(key), Some(size), Some(sha256)) => Some(Archive { key, size, sha256 }),
-            _ => None,
-        },
-    ))
+    Ok(row.map(|row| archive(row.archive_key, row.archive_size, row.archive_sha256)))
+}
+
+/// An archive from its columns, which are set together or not at all.
+pub(super) fn archive(
+    key: Option<String>,
+    size: Option<i64>,
+    sha256: Option<String>,
+) -> Option<Archive> {
+    match (key, size, sha256) {
+        (Some(key), Some(size), Some(sha256)) => Some(Archive { key, size, sha256 }),
+        _ => None,
+    }
 }

@@ -52,26 +52,57 @@ pub struct Appended {
     pub payloads: Vec<Bytes>,
 }
 
+/// Events with their numbers and envelopes, as columns of rows.
+#[derive(Debug)]
+pub(super) struct Numbered {
+    pub(super) seqs: Vec<i64>,
+    /// Of the worker that sent them.
+    pub(super) attempts: Vec<Option<i32>>,
+    pub(super) numbers: Vec<Option<i64>>,
+    /// Whole envelopes.
+    pub(super) payloads: Vec<Bytes>,
+}
+
+impl Numbered {
+    /// Numbers events from the end of a log on, which is not moved.
+    pub(super) fn after(log: &LockedLog, events: &[NewEvent]) -> anyhow::Result<Self> {
+        let now = OffsetDateTime::now_utc();
+        let mut new = Self {
+            seqs: Vec::with_capacity(events.len()),
+            attempts: Vec::with_capacity(events.len()),
+            numbers: Vec::with_capacity(events.len()),
+            payloads: Vec::with_capacity(events.len()),
+        };
+        for (event, seq) in events.iter().zip(log.last_seq + 1..) {
+            new.seqs.push(seq);
+            new.attempts.push(event.origin.map(|(attempt, _)| attempt));
+            new.numbers.push(event.origin.map(|(_, n)| n));
+            new.payloads.push(envelope(log, seq, now, event)?);
+        }
+        Ok(new)
+    }
+
+    /// The envelopes as Postgres takes them.
+    pub(super) fn bytes(&self) -> Vec<&[u8]> {
+        self.payloads.iter().map(|payload| &payload[..]).collect()
+    }
+
+    /// What there is to publish once they are committed.
+    pub(super) fn appended(self, log: &LockedLog) -> Appended {
+        Appended {
+            first_seq: log.last_seq + 1,
+            payloads: self.payloads,
+        }
+    }
+}
+
 /// Appends events to a locked log and moves its end. The caller commits, then publishes.
 pub async fn append(
     db: &mut PgConnection,
     log: &mut LockedLog,
     events: &[NewEvent],
 ) -> anyhow::Result<Appended> {
-    let first_seq = log.last_seq + 1;
-    let now = OffsetDateTime::now_utc();
-    let count = events.len();
-    let mut seqs = Vec::with_capacity(count);
-    let mut attempts = Vec::with_capacity(count);
-    let mut numbers = Vec::with_capacity(count);
-    let mut payloads = Vec::with_capacity(count);
-    for (event, seq) in events.iter().zip(first_seq..) {
-        seqs.push(seq);
-        attempts.push(event.origin.map(|(attempt, _)| attempt));
-        numbers.push(event.origin.map(|(_, n)| n));
-        payloads.push(envelope(log, seq, now, event)?);
-    }
-    let bytes: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
+    let new = Numbered::after(log, events)?;
     sqlx::query!(
         "with log as (
             update executions set last_seq = last_seq + cardinality($2::bigint[]) where id = $1
@@ -81,18 +112,16 @@ pub async fn append(
          from unnest($2::bigint[], $3::integer[], $4::bigint[], $5::bytea[])
               as new (seq, attempt, n, payload)",
         log.execution.0,
-        &seqs,
-        &attempts as &[Option<i32>],
-        &numbers as &[Option<i64>],
-        &bytes as &[&[u8]],
+        &new.seqs,
+        &new.attempts as &[Option<i32>],
+        &new.numbers as &[Option<i64>],
+        &new.bytes() as &[&[u8]],
     )
     .execute(db)
     .await?;
-    log.last_seq += count as i64;
-    Ok(Appended {
-        first_seq,
-        payloads,
-    })
+    let appended = new.appended(log);
+    log.last_seq += events.len() as i64;
+    Ok(appended)
 }
 
 /// Up to `limit` envelopes after `seq`, in order.

@@ -1,15 +1,14 @@
 //! Ends: the only place that writes a terminal state and a terminal event.
 
-use anyhow::Context;
 use clawlink_shared::control::ArchiveDone;
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::{ErrorCode, State, Usage};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::events::{Appended, NewEvent, append};
+use super::events::{Appended, NewEvent, Numbered};
 use super::locked::Locked;
-use crate::outbox::{self, Effect};
+use crate::outbox::{self, Effect, Places};
 
 /// How an execution ends.
 #[derive(Debug, Clone)]
@@ -54,19 +53,75 @@ pub(crate) struct Work {
     pub(crate) branch: Option<String>,
     /// Its tip.
     pub(crate) commit_hash: Option<String>,
+    /// How the agent calls the conversation.
+    pub(crate) provider_session_id: Option<String>,
+    /// What was uploaded; it becomes the session's current archive.
+    pub(crate) archive: Option<ArchiveDone>,
 }
 
-/// Ends a locked execution whose state may become `end`. Its credentials go, its session and
-/// workspace move on. The lease stays known if the worker itself reported, so that it may
-/// repeat that; otherwise it is lost, and its claim may hold another one. The caller commits, then publishes and pokes both lanes of
-/// the outbox.
+/// What became of an end.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It is written, with these effects in the outbox.
+    Now(Appended, Vec<(i64, Effect)>),
+    /// The execution is not as it was read; look again.
+    Changed,
+    /// Nothing was granted under the archive's key, or it was given up meanwhile.
+    NoArchive,
+}
+
+/// Ends a locked execution without its worker, which loses the lease; its claim may hold another
+/// one. The caller commits, then publishes and pokes both lanes of the outbox.
 pub(crate) async fn end(
     db: &mut PgConnection,
-    held: &mut Locked,
+    held: &Locked,
+    end: &End,
+) -> anyhow::Result<Appended> {
+    let effects = effects_of(held);
+    let rows = outbox::Rows::of(&effects, &Places::default())?;
+    match write(db, held, end, &Work::default(), None, &rows).await? {
+        Ended::Now(appended, _) => Ok(appended),
+        Ended::Changed | Ended::NoArchive => anyhow::bail!("a locked row changed"),
+    }
+}
+
+/// Ends an execution as the holder of its lease reported, if it still is as it was read. The
+/// lease stays known, so that the report may be repeated. The caller publishes and pokes.
+pub(crate) async fn end_reported(
+    db: &mut PgConnection,
+    held: &Locked,
     end: &End,
     work: &Work,
-    keeps_lease: bool,
-) -> anyhow::Result<Appended> {
+    lease_hash: &[u8; 32],
+    places: &Places,
+) -> anyhow::Result<Ended> {
+    let rows = outbox::Rows::of(&effects_of(held), places)?;
+    write(db, held, end, work, Some(lease_hash), &rows).await
+}
+
+/// What follows every end.
+fn effects_of(held: &Locked) -> [Effect; 2] {
+    [
+        Effect::Advance {
+            session: held.log.session,
+            workspace: held.workspace,
+        },
+        Effect::ArchiveTurn {
+            execution: held.log.execution,
+        },
+    ]
+}
+
+/// All of an end in one statement, so in one transaction: state, terminal event, archive and
+/// session, credentials, and what follows.
+async fn write(
+    db: &mut PgConnection,
+    held: &Locked,
+    end: &End,
+    work: &Work,
+    lease_hash: Option<&[u8; 32]>,
+    following: &outbox::Rows,
+) -> anyhow::Result<Ended> {
     let to = end.state();
     anyhow::ensure!(
         held.state.can_become(to),
@@ -79,91 +134,84 @@ pub(crate) async fn end(
         End::Completed | End::Cancelled { .. } => (None, None),
     };
     let usage = work.usage.as_ref().map(serde_json::to_value).transpose()?;
-    let ended = sqlx::query_scalar!(
-        "with gone as (delete from credentials where execution_id = $1)
-         update executions set state = $3, ended_at = now(), wait_reason = null,
-            lease_hash = case when $4 then lease_hash end,
-            claim_id = case when $4 then claim_id end, lease_expires_at = null,
-            result = $5, usage = $6, error_code = $7, error_message = $8,
-            branch = $9, commit_hash = $10
-         where id = $1 and state = $2
-         returning pr_url",
+    let archive = work.archive.as_ref();
+    let new = Numbered::after(
+        &held.log,
+        &[terminal_event(held, end, work, held.pr_url.as_deref())?],
+    )?;
+    let row = sqlx::query!(
+        "with granted as (
+            select from uploads where key = $14 and execution_id = $1 and not is_abandoned
+         ), ended as (
+            update executions set state = $3, ended_at = now(), wait_reason = null,
+                lease_hash = $4, claim_id = case when $4::bytea is not null then claim_id end,
+                lease_expires_at = null, result = $5, usage = $6, error_code = $7,
+                error_message = $8, branch = $9, commit_hash = $10, last_seq = last_seq + 1
+            where id = $1 and state = $2 and last_seq = $11
+                and ($4::bytea is null or lease_hash = $4)
+                and (cancel_requested_at is not null) = $12 and pr_url is not distinct from $21
+                and ($14::text is null or exists (select from granted))
+            returning id, session_id, turn, worker_root
+         ), logged as (
+            insert into events (execution_id, seq, payload) select id, $11 + 1, $13 from ended
+         ), sealed as (
+            delete from credentials using ended where execution_id = ended.id
+         ), accepted as (
+            delete from uploads using ended where key = $14
+         ), kept as (
+            insert into archives (key, session_id, turn)
+            select $14, session_id, turn from ended where $14 is not null
+         ), noted as (
+            update sessions s set updated_at = now(),
+                provider_session_id = coalesce($15, s.provider_session_id),
+                archive_key = coalesce($14, s.archive_key),
+                archive_size = case when $14 is null then s.archive_size else $16 end,
+                archive_sha256 = case when $14 is null then s.archive_sha256 else $17 end,
+                archive_root = case when $14 is null then s.archive_root
+                    else ended.worker_root end
+            from ended where s.id = ended.session_id and $4 is not null
+         ), following as (
+            insert into outbox (effect, is_slow, due_at)
+            select effect, is_slow, now() + make_interval(secs => due_in)
+            from ended, unnest($18::jsonb[], $19::boolean[], $20::float8[])
+                as new (effect, is_slow, due_in)
+            returning id
+         )
+         select exists (select from ended) as \"has_ended!\",
+            array(select id from following order by id) as \"ids!\",
+            ($14 is null or exists (select from granted)) as \"is_granted!\"",
         held.log.execution.0,
         held.state.as_str(),
         to.as_str(),
-        keeps_lease,
+        lease_hash.map(|hash| &hash[..]),
         work.result,
         usage,
         code,
         message,
         work.branch,
         work.commit_hash,
+        held.log.last_seq,
+        held.cancel.is_some(),
+        &new.payloads[0][..],
+        archive.map(|archive| archive.key.as_str()),
+        work.provider_session_id,
+        archive.map(|archive| archive.size as i64),
+        archive.map(|archive| archive.sha256.as_str()),
+        &following.effects,
+        &following.slow,
+        &following.due_in,
+        held.pr_url,
     )
-    .fetch_optional(&mut *db)
+    .fetch_one(db)
     .await?;
-    let pr_url = ended.context("a locked row changed")?;
-    let event = terminal_event(held, end, work, pr_url.as_deref())?;
-    let appended = append(&mut *db, &mut held.log, &[event]).await?;
-    let effects = [
-        Effect::Advance {
-            session: held.log.session,
-            workspace: held.workspace,
-        },
-        Effect::ArchiveTurn {
-            execution: held.log.execution,
-        },
-    ];
-    outbox::add_all(&mut *db, &effects).await?;
-    Ok(appended)
-}
-
-/// Makes an uploaded archive the session's current one, in the transaction that ends the turn.
-/// False if nothing was granted under that key, or it was given up meanwhile.
-pub(crate) async fn accept_archive(
-    db: &mut PgConnection,
-    held: &Locked,
-    archive: &ArchiveDone,
-) -> anyhow::Result<bool> {
-    let accepted = sqlx::query!(
-        "with granted as (
-            delete from uploads where key = $2 and execution_id = $6 and not is_abandoned
-            returning key
-         ),
-         kept as (
-            insert into archives (key, session_id, turn) select key, $1, $7 from granted
-         )
-         update sessions set archive_key = granted.key, archive_size = $3, archive_sha256 = $4,
-            archive_root = $5
-         from granted where id = $1",
-        held.log.session.0,
-        archive.key,
-        archive.size as i64,
-        archive.sha256,
-        held.worker_root,
-        held.log.execution.0,
-        held.turn,
-    )
-    .execute(db)
-    .await?;
-    Ok(accepted.rows_affected() == 1)
-}
-
-/// Notes in the session that a turn ended, and how its agent calls the conversation.
-pub(crate) async fn touch_session(
-    db: &mut PgConnection,
-    held: &Locked,
-    provider_session_id: Option<&str>,
-) -> anyhow::Result<()> {
-    sqlx::query!(
-        "update sessions set updated_at = now(),
-            provider_session_id = coalesce($2, provider_session_id)
-         where id = $1",
-        held.log.session.0,
-        provider_session_id,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+    Ok(match (row.has_ended, row.is_granted) {
+        (true, _) => {
+            let effects = row.ids.into_iter().zip(effects_of(held)).collect();
+            Ended::Now(new.appended(&held.log), effects)
+        }
+        (false, true) => Ended::Changed,
+        (false, false) => Ended::NoArchive,
+    })
 }
 
 fn terminal_event(

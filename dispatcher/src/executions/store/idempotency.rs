@@ -29,15 +29,3 @@ pub(crate) async fn find(
         body_mac: row.body_mac,
     }))
 }
-
-/// Makes requests with the same key wait for each other until the end of the transaction.
-pub(crate) async fn lock(db: &mut PgConnection, principal: &str, key: &str) -> anyhow::Result<()> {
-    sqlx::query!(
-        "select pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 0))",
-        principal,
-        key,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}

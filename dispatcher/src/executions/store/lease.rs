@@ -6,15 +6,16 @@ use clawlink_shared::event::EventType;
 use clawlink_shared::execution::State;
 use clawlink_shared::id::{ClaimId, ExecutionId, WorkspaceId};
 use serde::Serialize;
+use sqlx::PgConnection;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{Connection, PgConnection};
 
-use super::events::{Appended, LockedLog, NewEvent, append};
+use super::assignment::{self, Held};
+use super::events::{Appended, LockedLog, NewEvent, Numbered};
 use super::locked::Locked;
 use clawlink_shared::id::SessionId;
 
-/// Places tried when others take them at the same moment.
-const MAX_PLACES_TRIED: usize = 16;
+/// Tries to confirm when others take the same place or write to the same log at that moment.
+const MAX_TRIES: usize = 16;
 
 /// A worker that asks for one execution.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub(crate) struct Claimant<'a> {
 pub(crate) enum Confirmed {
     /// The claimant holds it now.
     Held {
+        /// What it is given.
+        held: Box<Held>,
         /// `state_changed`, to be published.
         appended: Appended,
         /// How long it was pending.
@@ -54,9 +57,9 @@ pub(crate) enum Refusal {
     ClaimUsed,
 }
 
-/// Hands a pending execution to a claimant if the rules allow it, in one transaction. Claims
-/// of one workspace do not wait for each other: each takes a place of its own, and a unique
-/// index decides when two want the same.
+/// Hands a pending execution to a claimant if the rules allow it, in one statement. Claims of
+/// one workspace do not wait for each other: each takes a place of its own, and a unique index
+/// decides when two want the same.
 pub(crate) async fn confirm(
     db: &mut PgConnection,
     execution: ExecutionId,
@@ -64,9 +67,31 @@ pub(crate) async fn confirm(
     lease_hash: &[u8; 32],
     by: &Claimant<'_>,
 ) -> anyhow::Result<Confirmed> {
-    for _ in 0..MAX_PLACES_TRIED {
-        let error = match try_confirm(db, execution, workspace, lease_hash, by).await {
-            Ok(confirmed) => return Ok(confirmed),
+    let mut seen = None;
+    for _ in 0..MAX_TRIES {
+        let Some((log, attempt)) = pending(db, execution, workspace).await? else {
+            return Ok(Confirmed::Refused(Refusal::Gone));
+        };
+        // Refused as it stands: an earlier turn of its session is open.
+        if seen == Some(log.last_seq) {
+            return Ok(Confirmed::Refused(Refusal::Gone));
+        }
+        let event = changed(State::Pending, State::Planning, Some(by.worker), attempt)?;
+        let new = Numbered::after(&log, &[event])?;
+        let error = match try_confirm(db, (workspace, &log), &new, lease_hash, by).await {
+            Ok(Tried::Held { held, waited }) => {
+                let appended = new.appended(&log);
+                return Ok(Confirmed::Held {
+                    held,
+                    appended,
+                    waited,
+                });
+            }
+            Ok(Tried::NoPlace) => return Ok(Confirmed::Refused(Refusal::AtCap)),
+            Ok(Tried::NotSo) => {
+                seen = Some(log.last_seq);
+                continue;
+            }
             Err(error) => error,
         };
         let broken = error
@@ -82,14 +107,49 @@ pub(crate) async fn confirm(
     Ok(Confirmed::Refused(Refusal::AtCap))
 }
 
-async fn try_confirm(
+/// The end of a pending execution's log, and its next attempt.
+async fn pending(
     db: &mut PgConnection,
     execution: ExecutionId,
     workspace: WorkspaceId,
+) -> anyhow::Result<Option<(LockedLog, i32)>> {
+    let row = sqlx::query!(
+        "select session_id, last_seq, attempt + 1 as \"attempt!\" from executions
+         where id = $1 and workspace_id = $2 and state = 'pending'
+            and cancel_requested_at is null",
+        execution.0,
+        workspace.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| {
+        let log = LockedLog {
+            execution,
+            session: SessionId(row.session_id),
+            last_seq: row.last_seq,
+        };
+        (log, row.attempt)
+    }))
+}
+
+/// What one try found.
+enum Tried {
+    Held {
+        held: Box<Held>,
+        waited: Duration,
+    },
+    NoPlace,
+    /// The execution was not as it was read, or its session is busy.
+    NotSo,
+}
+
+async fn try_confirm(
+    db: &mut PgConnection,
+    (workspace, log): (WorkspaceId, &LockedLog),
+    new: &Numbered,
     lease_hash: &[u8; 32],
     by: &Claimant<'_>,
-) -> anyhow::Result<Confirmed> {
-    let mut tx = db.begin().await?;
+) -> anyhow::Result<Tried> {
     // The first free place from one that follows from the id: neighbours in the queue, which
     // are claimed at the same time, look at different ones.
     let row = sqlx::query!(
@@ -105,47 +165,63 @@ async fn try_confirm(
             update executions e set state = 'planning', attempt = attempt + 1, lease_hash = $3,
                 claim_id = $4, worker_id = $5, worker_root = $6, claimed_at = now(),
                 acked_at = null, lease_expires_at = now() + $7, last_n = 0, wait_reason = null,
-                place = free.place
+                place = free.place, last_seq = last_seq + 1
             from free
-            where id = $1 and workspace_id = $2 and state = 'pending'
+            where id = $1 and workspace_id = $2 and state = 'pending' and last_seq = $8
                 and cancel_requested_at is null
                 and not exists (select from executions earlier
                     where earlier.session_id = e.session_id and earlier.turn < e.turn
                         and earlier.state in ('pending', 'planning', 'running', 'waiting'))
-            returning session_id, last_seq, attempt,
+            returning id, uuid, attempt, spec, turn, session_id,
                 extract(epoch from now() - queued_at)::float8 as waited
+         ), logged as (
+            insert into events (execution_id, seq, payload) select id, $8 + 1, $9 from claimed
          )
-         select exists (select from free) as \"has_place!\", session_id as \"session?\",
-            last_seq as \"last_seq?\", attempt as \"attempt?\", waited
-         from (values (1)) as one left join claimed on true",
-        execution.0,
+         select exists (select from free) as \"has_place!\",
+            claimed.uuid as \"uuid?\", claimed.attempt as \"attempt?\", claimed.spec as \"spec?\",
+            claimed.turn as \"turn?\", claimed.waited, c.sealed as \"sealed?\",
+            s.archive_key as \"archive_key?\", s.archive_size as \"archive_size?\",
+            s.archive_sha256 as \"archive_sha256?\", s.archive_root as \"archive_root?\",
+            s.provider_session_id as \"provider_session_id?\"
+         from (values (1)) as one
+         left join claimed on true
+         left join sessions s on s.id = claimed.session_id
+         left join credentials c on c.execution_id = claimed.id",
+        log.execution.0,
         workspace.0,
         &lease_hash[..],
         by.claim.0,
         by.worker,
         by.root,
         interval(by.lease),
+        log.last_seq,
+        &new.payloads[0][..],
     )
-    .fetch_one(&mut *tx)
+    .fetch_one(db)
     .await?;
-    let (Some(session), Some(last_seq), Some(attempt)) = (row.session, row.last_seq, row.attempt)
+    let (Some(uuid), Some(attempt), Some(spec), Some(turn)) =
+        (row.uuid, row.attempt, row.spec, row.turn)
     else {
-        return Ok(Confirmed::Refused(if row.has_place {
-            Refusal::Gone
+        return Ok(if row.has_place {
+            Tried::NotSo
         } else {
-            Refusal::AtCap
-        }));
+            Tried::NoPlace
+        });
     };
-    let mut log = LockedLog {
-        execution,
-        session: SessionId(session),
-        last_seq,
-    };
-    let event = changed(State::Pending, State::Planning, Some(by.worker), attempt)?;
-    let appended = append(&mut tx, &mut log, &[event]).await?;
-    tx.commit().await?;
-    Ok(Confirmed::Held {
-        appended,
+    Ok(Tried::Held {
+        held: Box::new(Held {
+            execution: log.execution,
+            uuid,
+            attempt,
+            lease_hash: lease_hash.to_vec(),
+            spec,
+            sealed: row.sealed,
+            session: log.session,
+            turn,
+            archive: assignment::archive(row.archive_key, row.archive_size, row.archive_sha256),
+            archive_root: row.archive_root,
+            provider_session_id: row.provider_session_id,
+        }),
         waited: Duration::try_from_secs_f64(row.waited.unwrap_or(0.0)).unwrap_or_default(),
     })
 }
@@ -174,83 +250,77 @@ pub(crate) async fn renew(
     Ok(worker.map(Option::unwrap_or_default))
 }
 
-/// What an `events` call finds.
-#[derive(Debug)]
-pub(crate) struct Renewed {
-    /// The end of the log, locked.
-    pub(crate) log: LockedLog,
-    /// The attempt that numbers are counted in.
-    pub(crate) attempt: i32,
-    /// The last contiguous number before this call.
-    pub(crate) last_n: i64,
-    /// Whether the worker acknowledged the lease; nothing was changed unless it did.
-    pub(crate) is_acked: bool,
-}
-
-/// Locks the log for a batch of numbers `first..=last`, renews the lease and moves `last_n`,
-/// unless the batch would leave a gap or the lease is not acknowledged. `None`: not current.
-pub(crate) async fn renew_for_events(
+/// Stores a worker's batch up to its number `last` and renews the lease, if the execution still
+/// is as it was read. `None`: it changed meanwhile; look again.
+pub(crate) async fn append_from_worker(
     db: &mut PgConnection,
-    execution: ExecutionId,
+    held: &Locked,
     lease_hash: &[u8; 32],
     lease: Duration,
-    first: i64,
+    events: &[NewEvent],
     last: i64,
-) -> anyhow::Result<Option<Renewed>> {
-    let row = sqlx::query!(
-        "with held as materialized (
-            select id, session_id, attempt, last_seq, last_n, acked_at from executions
+) -> anyhow::Result<Option<Appended>> {
+    let new = Numbered::after(&held.log, events)?;
+    let inserted = sqlx::query!(
+        "with renewed as (
+            update executions set lease_expires_at = now() + $3, last_n = $4,
+                last_seq = last_seq + cardinality($7::bigint[])
             where id = $1 and lease_hash = $2 and state in ('planning', 'running', 'waiting')
-            for no key update
-         ), renewed as (
-            update executions e set lease_expires_at = now() + $3,
-                last_n = greatest(e.last_n, $5::bigint)
-            from held
-            where e.id = held.id and held.acked_at is not null and held.last_n >= $4::bigint - 1
+                and acked_at is not null and last_n = $5 and last_seq = $6
+            returning id
          )
-         select session_id, attempt, last_seq, last_n, acked_at from held",
-        execution.0,
+         insert into events (execution_id, seq, attempt, n, payload)
+         select renewed.id, seq, attempt, n, payload
+         from renewed, unnest($7::bigint[], $8::integer[], $9::bigint[], $10::bytea[])
+              as new (seq, attempt, n, payload)",
+        held.log.execution.0,
         &lease_hash[..],
         interval(lease),
-        first,
         last,
+        held.last_n,
+        held.log.last_seq,
+        &new.seqs,
+        &new.attempts as &[Option<i32>],
+        &new.numbers as &[Option<i64>],
+        &new.bytes() as &[&[u8]],
     )
-    .fetch_optional(db)
+    .execute(db)
     .await?;
-    Ok(row.map(|row| Renewed {
-        log: LockedLog {
-            execution,
-            session: SessionId(row.session_id),
-            last_seq: row.last_seq,
-        },
-        attempt: row.attempt,
-        last_n: row.last_n,
-        is_acked: row.acked_at.is_some(),
-    }))
+    let is_stored = inserted.rows_affected() == events.len() as u64;
+    Ok(is_stored.then(|| new.appended(&held.log)))
 }
 
-/// Moves a held execution between `planning`, `running` and `waiting`; the caller has checked
-/// `can_become` under the lock.
+/// Moves a held execution between `planning`, `running` and `waiting`, if it still is as it was
+/// read; the caller has checked `can_become`. `None`: it changed meanwhile; look again.
 pub(crate) async fn change(
     db: &mut PgConnection,
-    held: &mut Locked,
+    held: &Locked,
+    lease_hash: &[u8; 32],
     to: State,
     lease: Duration,
-) -> anyhow::Result<Appended> {
-    let changed_rows = sqlx::query!(
-        "update executions set state = $3, lease_expires_at = now() + $4,
-            started_at = coalesce(started_at, now())
-         where id = $1 and state = $2",
+) -> anyhow::Result<Option<Appended>> {
+    let event = changed(held.state, to, held.worker.as_deref(), held.attempt)?;
+    let new = Numbered::after(&held.log, &[event])?;
+    let logged = sqlx::query!(
+        "with changed as (
+            update executions set state = $4, lease_expires_at = now() + $5,
+                started_at = coalesce(started_at, now()), last_seq = last_seq + 1
+            where id = $1 and lease_hash = $2 and state = $3 and acked_at is not null
+                and last_seq = $6
+            returning id
+         )
+         insert into events (execution_id, seq, payload) select id, $6 + 1, $7 from changed",
         held.log.execution.0,
+        &lease_hash[..],
         held.state.as_str(),
         to.as_str(),
         interval(lease),
+        held.log.last_seq,
+        &new.payloads[0][..],
     )
-    .execute(&mut *db)
+    .execute(db)
     .await?;
-    anyhow::ensure!(changed_rows.rows_affected() == 1, "a locked row changed");
-    let event = changed(held.state, to, held.worker.as_deref(), held.attempt)?;
-    append(db, &mut held.log, &[event]).await
+    Ok((logged.rows_affected() == 1).then(|| new.appended(&held.log)))
 }
 
 /// What the control long-poll looks at.

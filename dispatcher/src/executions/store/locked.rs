@@ -1,4 +1,6 @@
-//! One execution under its row lock: what every guarded change reads first.
+//! One execution as every guarded change reads it first: under its row lock, or without one
+//! where the change itself compares. Every change of state appends an event, so whoever finds
+//! the log's end where it was read finds the same state, attempt and lease.
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::execution::{OnWorkerLost, State};
@@ -8,10 +10,10 @@ use time::OffsetDateTime;
 
 use super::events::LockedLog;
 
-/// An execution whose row this transaction has locked.
+/// An execution as it was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Locked {
-    /// The end of its log.
+    /// The end of its log; locked if the row is.
     pub(crate) log: LockedLog,
     /// Its tenant.
     pub(crate) workspace: WorkspaceId,
@@ -29,8 +31,6 @@ pub(crate) struct Locked {
     pub(crate) claim: Option<ClaimId>,
     /// Who holds it.
     pub(crate) worker: Option<String>,
-    /// That worker's directory of session roots.
-    pub(crate) worker_root: Option<String>,
     /// When it was handed out last.
     pub(crate) claimed_at: Option<OffsetDateTime>,
     /// When that worker acknowledged.
@@ -45,6 +45,8 @@ pub(crate) struct Locked {
     pub(crate) was_resumed: bool,
     /// When it ended.
     pub(crate) ended_at: Option<OffsetDateTime>,
+    /// Its pull request, once it is opened.
+    pub(crate) pr_url: Option<String>,
     /// Postgres' clock.
     pub(crate) now: OffsetDateTime,
 }
@@ -60,6 +62,60 @@ pub(crate) struct CancelRequest {
     pub(crate) by: Option<String>,
 }
 
+/// Reads one row, locked or not: the same columns, one place to turn them into a [`Locked`].
+macro_rules! read_row {
+    ($lock:literal, $db:expr, $execution:expr, $lease:expr, $workspace:expr) => {{
+        let row = sqlx::query!(
+            "select session_id, workspace_id, state, turn, attempt, last_seq, last_n,
+                unacknowledged, claim_id, worker_id, claimed_at, acked_at,
+                lease_expires_at, cancel_requested_at, cancel_reason, cancelled_by,
+                on_worker_lost, resumed_after_loss, ended_at, pr_url, clock_timestamp() as \"now!\"
+             from executions
+             where id = $1 and ($2::bytea is null or lease_hash = $2)
+                 and ($3::bigint is null or workspace_id = $3) "
+                + $lock,
+            $execution.0,
+            $lease.map(|hash: &[u8; 32]| &hash[..]),
+            $workspace.map(|id: WorkspaceId| id.0),
+        )
+        .fetch_optional($db)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Locked {
+            log: LockedLog {
+                execution: $execution,
+                session: SessionId(row.session_id),
+                last_seq: row.last_seq,
+            },
+            workspace: WorkspaceId(row.workspace_id),
+            state: state(&row.state)?,
+            turn: row.turn,
+            attempt: row.attempt,
+            last_n: row.last_n,
+            unacknowledged: row.unacknowledged,
+            claim: row.claim_id.map(ClaimId),
+            worker: row.worker_id,
+            claimed_at: row.claimed_at,
+            acked_at: row.acked_at,
+            lease_expires_at: row.lease_expires_at,
+            cancel: row.cancel_requested_at.map(|at| CancelRequest {
+                at,
+                reason: row.cancel_reason.unwrap_or_default(),
+                by: row.cancelled_by,
+            }),
+            on_worker_lost: if row.on_worker_lost == "resume" {
+                OnWorkerLost::Resume
+            } else {
+                OnWorkerLost::Fail
+            },
+            was_resumed: row.resumed_after_loss,
+            ended_at: row.ended_at,
+            pr_url: row.pr_url,
+            now: row.now,
+        }))
+    }};
+}
+
 /// Locks an execution until the transaction ends; `None` if there is none, or if `lease` or
 /// `workspace` are given and are not its own.
 pub(crate) async fn lock(
@@ -68,54 +124,17 @@ pub(crate) async fn lock(
     lease: Option<&[u8; 32]>,
     workspace: Option<WorkspaceId>,
 ) -> anyhow::Result<Option<Locked>> {
-    let row = sqlx::query!(
-        "select session_id, workspace_id, state, turn, attempt, last_seq, last_n, unacknowledged,
-            claim_id, worker_id, worker_root, claimed_at, acked_at, lease_expires_at,
-            cancel_requested_at, cancel_reason, cancelled_by, on_worker_lost,
-            resumed_after_loss, ended_at, clock_timestamp() as \"now!\"
-         from executions
-         where id = $1 and ($2::bytea is null or lease_hash = $2)
-             and ($3::bigint is null or workspace_id = $3)
-         for no key update",
-        execution.0,
-        lease.map(|hash| &hash[..]),
-        workspace.map(|id| id.0),
-    )
-    .fetch_optional(db)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Locked {
-        log: LockedLog {
-            execution,
-            session: SessionId(row.session_id),
-            last_seq: row.last_seq,
-        },
-        workspace: WorkspaceId(row.workspace_id),
-        state: state(&row.state)?,
-        turn: row.turn,
-        attempt: row.attempt,
-        last_n: row.last_n,
-        unacknowledged: row.unacknowledged,
-        claim: row.claim_id.map(ClaimId),
-        worker: row.worker_id,
-        worker_root: row.worker_root,
-        claimed_at: row.claimed_at,
-        acked_at: row.acked_at,
-        lease_expires_at: row.lease_expires_at,
-        cancel: row.cancel_requested_at.map(|at| CancelRequest {
-            at,
-            reason: row.cancel_reason.unwrap_or_default(),
-            by: row.cancelled_by,
-        }),
-        on_worker_lost: if row.on_worker_lost == "resume" {
-            OnWorkerLost::Resume
-        } else {
-            OnWorkerLost::Fail
-        },
-        was_resumed: row.resumed_after_loss,
-        ended_at: row.ended_at,
-        now: row.now,
-    }))
+    read_row!("for no key update", db, execution, lease, workspace)
+}
+
+/// Reads an execution that this lease holds or held, without locking it: for a single statement
+/// that changes it only if it still is as it was read here.
+pub(crate) async fn look(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+    lease: &[u8; 32],
+) -> anyhow::Result<Option<Locked>> {
+    read_row!("", db, execution, Some(lease), None)
 }
 
 /// Reads a state's name as Postgres keeps it.
