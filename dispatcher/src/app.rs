@@ -9,6 +9,9 @@ use clawlink_shared::shutdown::Shutdown;
 use sqlx::Connection;
 
 use crate::audit::Denials;
+use crate::auth::password::Passwords;
+use crate::auth::settings::SignInSettings;
+use crate::auth::token::TokenKeys;
 use crate::blobs::Blobs;
 use crate::bus::Bus;
 use crate::config::{Settings, Tuning};
@@ -39,6 +42,14 @@ pub struct Parts {
     pub github: Github,
     /// Keys derived from the installation's secret key.
     pub keys: Keys,
+    /// Signs and reads the tokens of people.
+    pub tokens: TokenKeys,
+    /// What credentials gave in the last seconds.
+    pub rights: crate::auth::Memory,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// How people sign in.
+    pub sign_in: SignInSettings,
     /// What workers show to claim.
     pub pool_token: Secret,
     /// Bounds and times.
@@ -78,12 +89,17 @@ impl App {
         let db = Db::connect(database_url, settings.tuning.database_connections).await?;
         let bus = Bus::connect(redis_url, &settings.redis_prefix, replica, &shutdown)?;
         let blobs = Blobs::new(&settings.s3)?;
+        let keys = Keys::derive(secret_key, settings.secret_key_old.as_ref())?;
         Ok(Self(Arc::new(Parts {
             db,
             bus,
             blobs,
             github: Github::new(&settings.github)?,
-            keys: Keys::derive(secret_key, settings.secret_key_old.as_ref())?,
+            tokens: TokenKeys::of(&keys),
+            keys,
+            rights: crate::auth::Memory::default(),
+            passwords: Passwords::new(&settings.sign_in)?,
+            sign_in: settings.sign_in.clone(),
             pool_token,
             tuning: settings.tuning.clone(),
             shutdown,

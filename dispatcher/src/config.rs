@@ -15,6 +15,8 @@ use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::{self, Fallbacks, Lookup};
 use clawlink_shared::worker_args::WorkerArgs;
 
+use crate::auth::settings::SignInSettings;
+
 /// Where the parts are and what is shared by all replicas of one installation.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
@@ -44,6 +46,8 @@ pub struct Settings {
     pub pool_token: Option<Secret>,
     #[command(flatten)]
     pub github: GithubSettings,
+    #[command(flatten)]
+    pub sign_in: SignInSettings,
     #[command(flatten)]
     pub tuning: Tuning,
 }
@@ -302,7 +306,7 @@ fn derived(name: &str, lookup: Lookup) -> Option<String> {
 }
 
 /// Reads a duration given in seconds, fractions allowed.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())

@@ -6,7 +6,7 @@ use clawlink_shared::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
 use crate::app::App;
-use crate::{audit, executions, http, outbox, secrets};
+use crate::{audit, auth, executions, http, outbox, secrets};
 
 /// How long connections to Postgres may take to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
@@ -33,6 +33,7 @@ pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
 
 /// Starts the loops that any replica may run at any time.
 fn spawn_loops(app: &App) {
+    auth::spawn_loops(app);
     outbox::spawn(app);
     executions::spawn_loops(app);
     secrets::spawn_loops(app);

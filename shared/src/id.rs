@@ -23,6 +23,12 @@ macro_rules! id {
             }
         }
 
+        impl From<$inner> for $name {
+            fn from(inner: $inner) -> Self {
+                Self(inner)
+            }
+        }
+
         impl FromStr for $name {
             type Err = <$inner as FromStr>::Err;
 

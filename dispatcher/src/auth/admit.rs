@@ -7,8 +7,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
-use super::principal::Principal;
-use super::store;
+use super::principal::{Person, Principal, Who};
+use super::store::users::Status;
+use super::{rights, token};
 use crate::app::App;
 use crate::audit::refusals::{self, Caller};
 use crate::error::{ApiError, ApiResult};
@@ -16,6 +17,7 @@ use crate::http::limit::Standing;
 use crate::http::listen::Peer;
 use crate::http::routes::Access;
 use crate::secrets::hash_token;
+use crate::workspaces::role::{Permission, Role};
 
 /// The lease token that a worker showed; handlers compare it with the execution's.
 #[derive(Clone)]
@@ -62,14 +64,23 @@ async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Op
     match access {
         Access::Public => {}
         Access::Person | Access::PlatformAdmin => {
-            return Err(ApiError::unauthorized("sign in first"));
+            let mut person = person(app, bearer(request.headers())?).await?;
+            person.address = request.extensions().get().map(|Peer(address)| *address);
+            let is_allowed = access == Access::Person || person.is_platform_admin;
+            request.extensions_mut().insert(person);
+            if !is_allowed {
+                return Err(ApiError::forbidden(
+                    "only who runs the installation may do this",
+                ));
+            }
         }
         Access::Needs(permission) => {
-            let mut principal = authenticate(app, request.headers()).await?;
+            let (mut principal, status) = principal(app, bearer(request.headers())?).await?;
             principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
             let standing = app.limiter.admit(&app.bus, &principal.name()).await?;
-            let allowed = principal.require(permission);
+            let allowed = require_open(status, permission);
+            let allowed = allowed.and_then(|()| principal.require(permission));
             request.extensions_mut().insert(principal);
             allowed?;
             return Ok(standing);
@@ -100,12 +111,89 @@ async fn name_execution(request: &mut Request) {
     tracing::Span::current().record("execution", id);
 }
 
-async fn authenticate(app: &App, headers: &HeaderMap) -> ApiResult<Principal> {
-    let hash = hash_token(bearer(headers)?);
-    let mut db = app.db.acquire().await?;
-    store::principal_by_hash(&mut db, &hash)
-        .await?
-        .ok_or_else(|| ApiError::unauthorized("the API key is unknown, expired or revoked"))
+/// The person who holds this web or workspace token.
+async fn person(app: &App, shown: &str) -> ApiResult<Person> {
+    let refused = || ApiError::unauthorized("the token is not valid, or its sign-in has ended");
+    if !token::is_token(shown) {
+        return Err(ApiError::unauthorized(
+            "this needs somebody who signed in: POST /api/auth/web/login",
+        ));
+    }
+    let proof = token::verify(&app.tokens, shown).ok_or_else(refused)?;
+    let (Who::User(user), Some(sign_in)) = (proof.who, proof.sign_in) else {
+        return Err(ApiError::unauthorized(
+            "this token belongs to a key, not to a person",
+        ));
+    };
+    let rights = rights::of_sign_in(app, user, sign_in, None).await?;
+    let rights = rights.ok_or_else(refused)?;
+    Ok(Person {
+        user,
+        sign_in,
+        is_platform_admin: rights.is_platform_admin,
+        address: None,
+    })
+}
+
+/// Who holds this API key or workspace token, and the status of the workspace.
+async fn principal(app: &App, shown: &str) -> ApiResult<(Principal, Status)> {
+    if token::is_token(shown) {
+        return of_token(app, shown).await;
+    }
+    let found = rights::of_key_hash(app, hash_token(shown)).await?;
+    found.ok_or_else(|| ApiError::unauthorized("the API key is unknown, expired or revoked"))
+}
+
+/// 403 if the workspace's status forbids what needs this permission.
+fn require_open(status: Status, permission: Permission) -> ApiResult<()> {
+    let is_kept = matches!(
+        permission,
+        Permission::WorkspaceUpdate | Permission::WorkspaceDelete
+    );
+    match status {
+        Status::Suspended => Err(ApiError::forbidden(
+            "this workspace is suspended; ask whoever runs the installation",
+        )),
+        Status::Archived if !permission.is_read() && !is_kept => Err(ApiError::forbidden(
+            "this workspace is archived: it can be read, but not changed",
+        )),
+        Status::Archived | Status::Active => Ok(()),
+    }
+}
+
+async fn of_token(app: &App, shown: &str) -> ApiResult<(Principal, Status)> {
+    let refused = || {
+        ApiError::unauthorized(
+            "the token is not valid, its sign-in has ended, or you are no longer a member",
+        )
+    };
+    let proof = token::verify(&app.tokens, shown).ok_or_else(refused)?;
+    let Some(workspace) = proof.workspace else {
+        return Err(ApiError::unauthorized(
+            "this needs a workspace token: POST /api/auth/tenant-token",
+        ));
+    };
+    match (proof.who, proof.sign_in) {
+        (Who::User(user), Some(sign_in)) => {
+            let rights = rights::of_sign_in(app, user, sign_in, Some(workspace)).await?;
+            let member = rights.and_then(|rights| rights.member);
+            let (role, status) = member.ok_or_else(refused)?;
+            let principal = Principal {
+                workspace,
+                who: proof.who,
+                role: Role::Member(role),
+                device: None,
+                address: None,
+            };
+            Ok((principal, status))
+        }
+        (Who::Key(key), _) => {
+            let found = rights::of_key_id(app, key).await?;
+            let found = found.filter(|(principal, _)| principal.workspace == workspace);
+            found.ok_or_else(refused)
+        }
+        _ => Err(refused()),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> ApiResult<&str> {

@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::principal::KeyRole;
-use super::store;
+use super::store::keys;
 use crate::audit::{self, Actor, Entry};
 use crate::secrets::{hash_token, random_token};
 
@@ -22,7 +22,7 @@ pub async fn create(
 ) -> anyhow::Result<(ApiKeyId, Secret)> {
     let key = format!("{PREFIX}{}", random_token());
     let shown = &key[..PREFIX.len() + 6];
-    let id = store::insert_key(db, workspace, name, shown, &hash_token(&key), role).await?;
+    let id = keys::insert_key(db, workspace, name, shown, &hash_token(&key), role).await?;
     Ok((id, Secret::new(key)))
 }
 
@@ -43,6 +43,6 @@ pub async fn create_by(
 
 /// Whether this is a key that may be used now.
 pub async fn is_valid(db: &mut PgConnection, key: &Secret) -> anyhow::Result<bool> {
-    let principal = store::principal_by_hash(db, &hash_token(key.expose())).await?;
+    let principal = keys::principal_by_hash(db, &hash_token(key.expose())).await?;
     Ok(principal.is_some())
 }

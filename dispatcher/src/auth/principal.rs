@@ -30,6 +30,8 @@ pub struct Principal {
 pub struct Person {
     /// Who.
     pub user: UserId,
+    /// The sign-in that they came with; it ends with signing out.
+    pub sign_in: Uuid,
     /// Whether this person runs the installation.
     pub is_platform_admin: bool,
     /// Where the request came from, if known.

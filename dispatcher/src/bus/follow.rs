@@ -41,6 +41,7 @@ pub(super) async fn follow_loop(
 async fn follow_once(bus: &Bus, client: &redis::Client, replica: Uuid) -> redis::RedisResult<()> {
     let (mut sink, mut messages) = client.get_async_pubsub().await?.split();
     sink.subscribe(bus.key("work")).await?;
+    sink.subscribe(bus.key("rights")).await?;
     let mut subscribed = HashSet::new();
     subscribe(bus, &mut sink, &mut subscribed).await?;
     bus.hub.nudge_all();

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
-use super::wire::Hint;
+use super::wire::{Hint, RightsOf};
+
+/// Changes of rights that a listener may be behind; beyond it, it forgets all.
+const RIGHTS_BACKLOG: usize = 256;
 
 /// What can be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +50,7 @@ struct Entry {
 pub(super) struct Hub {
     topics: Arc<Mutex<HashMap<Topic, Entry>>>,
     work: Arc<HashMap<AgentKind, Notify>>,
+    rights: broadcast::Sender<RightsOf>,
     /// The set of topics has changed; the subscribing connection compares it with its own.
     changed: Arc<Notify>,
 }
@@ -60,6 +64,7 @@ impl Hub {
         Self {
             topics: Arc::default(),
             work: Arc::new(work),
+            rights: broadcast::Sender::new(RIGHTS_BACKLOG),
             changed: Arc::default(),
         }
     }
@@ -90,6 +95,11 @@ impl Hub {
                 }
                 return;
             }
+            Hint::Rights(of) => {
+                // Nobody listens before the loops run; nothing is remembered then either.
+                let _ = self.rights.send(of);
+                return;
+            }
             Hint::Events(id, batch) => (Topic::Events(id), batch),
             Hint::Control(id) => (Topic::Control(id), Batch::default()),
             Hint::Feed(id) => (Topic::Feed(id), Batch::default()),
@@ -114,6 +124,12 @@ impl Hub {
         for notify in self.work.values() {
             notify.notify_one();
         }
+        drop(topics);
+        self.apply(Hint::Rights(RightsOf::Everyone));
+    }
+
+    pub(super) fn follow_rights(&self) -> broadcast::Receiver<RightsOf> {
+        self.rights.subscribe()
     }
 
     pub(super) fn topics(&self) -> Vec<Topic> {

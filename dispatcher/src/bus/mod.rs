@@ -5,7 +5,8 @@
 //! subscribes, however many streams and workers wait.
 //!
 //! Channels, all below the configured prefix: `work` (an agent kind got work), `events:{id}`,
-//! `control:{id}`, `feed:{workspace}`.
+//! `control:{id}`, `feed:{workspace}`, `rights` (what was remembered of somebody's rights is
+//! out of date).
 
 mod follow;
 mod hub;
@@ -20,12 +21,13 @@ use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use clawlink_shared::secret::Secret;
 use clawlink_shared::shutdown::Shutdown;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 
 use hub::Hub;
 pub use hub::{Batch, Follower, Topic};
 use wire::Hint;
+pub use wire::RightsOf;
 
 /// Hints that may wait to be published; more are dropped, as hints may be.
 const OUTGOING: usize = 4096;
@@ -132,6 +134,16 @@ impl Bus {
     /// Tells all replicas that this kind of agent has work.
     pub fn publish_work(&self, kind: AgentKind) {
         self.tell(Hint::Work(kind));
+    }
+
+    /// Tells all replicas that rights have changed.
+    pub fn publish_rights(&self, of: RightsOf) {
+        self.tell(Hint::Rights(of));
+    }
+
+    /// Follows changes of rights; who lags has missed some.
+    pub fn follow_rights(&self) -> broadcast::Receiver<RightsOf> {
+        self.hub.follow_rights()
     }
 
     /// All executions that somebody follows here, for the periodic look at the log.

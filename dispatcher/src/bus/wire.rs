@@ -5,7 +5,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use clawlink_shared::agent::AgentKind;
-use clawlink_shared::id::{ExecutionId, WorkspaceId};
+use clawlink_shared::id::{ApiKeyId, ExecutionId, UserId, WorkspaceId};
 use clawlink_shared::shutdown::Shutdown;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -29,6 +29,42 @@ pub(super) enum Hint {
     Work(AgentKind),
     /// A workspace's feed grew.
     Feed(WorkspaceId),
+    /// Rights have changed.
+    Rights(RightsOf),
+}
+
+/// Whose rights have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RightsOf {
+    /// A person's, anywhere.
+    User(UserId),
+    /// Those of everyone in a workspace.
+    Workspace(WorkspaceId),
+    /// An API key's.
+    Key(ApiKeyId),
+    /// Perhaps anyone's.
+    Everyone,
+}
+
+impl RightsOf {
+    fn encode(self) -> String {
+        match self {
+            Self::User(id) => format!("user:{id}"),
+            Self::Workspace(id) => format!("workspace:{id}"),
+            Self::Key(id) => format!("key:{id}"),
+            Self::Everyone => "everyone:".to_owned(),
+        }
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let (kind, id) = text.split_once(':')?;
+        Some(match kind {
+            "user" => Self::User(id.parse().ok()?),
+            "workspace" => Self::Workspace(id.parse().ok()?),
+            "key" => Self::Key(id.parse().ok()?),
+            _ => Self::Everyone,
+        })
+    }
 }
 
 /// The channel of a topic, without prefix.
@@ -47,6 +83,10 @@ impl Hint {
             Self::Work(kind) => {
                 body.put_slice(kind.as_str().as_bytes());
                 "work".to_owned()
+            }
+            Self::Rights(of) => {
+                body.put_slice(of.encode().as_bytes());
+                "rights".to_owned()
             }
             Self::Control(id) => channel(Topic::Control(*id)),
             Self::Feed(id) => channel(Topic::Feed(*id)),
@@ -75,6 +115,10 @@ impl Hint {
         if channel == "work" {
             let kind = AgentKind::from_spelling(std::str::from_utf8(&body).ok()?)?;
             return Some(Self::Work(kind));
+        }
+        if channel == "rights" {
+            let of = RightsOf::decode(std::str::from_utf8(&body).ok()?)?;
+            return Some(Self::Rights(of));
         }
         if let Some(id) = channel.strip_prefix("control:") {
             return Some(Self::Control(id.parse().ok()?));

@@ -32,6 +32,7 @@ pub struct Doc {
     texts: Vec<&'static str>,
     body: Option<(RefOr<Schema>, &'static str)>,
     answers: Vec<(u16, Option<(RefOr<Schema>, &'static str)>)>,
+    refuses: &'static [u16],
     schemas: Vec<(String, RefOr<Schema>)>,
 }
 
@@ -51,6 +52,7 @@ impl Doc {
             texts: Vec::new(),
             body: None,
             answers: Vec::new(),
+            refuses: &[],
             schemas: Vec::new(),
         }
     }
@@ -116,6 +118,12 @@ impl Doc {
         self
     }
 
+    /// Refuses with these statuses too, beside those that follow from path and access.
+    pub fn refuses(mut self, statuses: &'static [u16]) -> Self {
+        self.refuses = statuses;
+        self
+    }
+
     /// A reference to a named schema, or the schema itself where it has no name of its own.
     fn reference<T: ToSchema>(&mut self) -> RefOr<Schema> {
         T::schemas(&mut self.schemas);
@@ -168,7 +176,7 @@ impl Doc {
         for (status, answer) in by_status {
             operation = operation.response(status.to_string(), answer.build());
         }
-        for (status, why) in refusals(path, access) {
+        for (status, why) in refusals(path, access, self.refuses) {
             let schema = RefOr::Ref(Ref::from_schema_name(PROBLEM));
             let content = ContentBuilder::new().schema(Some(schema)).build();
             let answer = ResponseBuilder::new()
@@ -204,7 +212,7 @@ impl Doc {
 }
 
 /// What any route may refuse a caller with.
-fn refusals(path: &str, access: Access) -> Vec<(u16, &'static str)> {
+fn refusals(path: &str, access: Access, more: &[u16]) -> Vec<(u16, &'static str)> {
     let mut list = vec![
         (400, "The request is malformed; every fault is named."),
         (408, "The body did not arrive in time."),
@@ -218,11 +226,14 @@ fn refusals(path: &str, access: Access) -> Vec<(u16, &'static str)> {
         (500, "A fault on our side."),
         (503, "A part that is needed cannot be reached; try again."),
     ];
-    if access != Access::Public {
+    let has = |status| more.contains(&status);
+    if access != Access::Public || has(401) {
         list.push((401, "The credential is missing, wrong, expired or revoked."));
+    }
+    if access != Access::Public || has(403) {
         list.push((403, "The caller may not do this."));
     }
-    if path.contains('{') {
+    if path.contains('{') || has(404) {
         list.push((404, "There is no such thing that the caller may see."));
     }
     list

@@ -20,7 +20,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{agents, audit, executions, github, projects, secrets, sessions, tasks};
+use crate::{agents, audit, auth, executions, github, projects, secrets, sessions, tasks};
 use doc::Doc;
 use routes::{Access, Route, Routes};
 
@@ -77,6 +77,7 @@ pub fn routes(app: &App) -> Routes {
                 .text("file")
                 .gives_as(200, "*/*"),
         )
+        .merge(auth::routes(app))
         .merge(executions::routes(app))
         .merge(sessions::routes(app))
         .merge(agents::routes(app))

@@ -3,4 +3,4 @@
 pub mod role;
 mod store;
 
-pub use store::ensure;
+pub use store::{Membership, by_slug, ensure, join, of_user};

@@ -70,6 +70,11 @@ macro_rules! permissions {
                 }
             }
 
+            /// Whether it changes nothing.
+            pub fn is_read(self) -> bool {
+                self.as_str().ends_with(":read")
+            }
+
             /// The least member role and the key roles that have it.
             fn holders(self) -> (MemberRole, &'static [KeyRole]) {
                 match self {

@@ -1,7 +1,7 @@
 //! Every route of the table with every kind of credential. A route that is new fails here
 //! until its expectation is written down.
 
-use clawlink::auth::principal::KeyRole;
+use clawlink::auth::principal::{KeyRole, MemberRole};
 use clawlink::http;
 use clawlink::http::routes::Access::{self, Needs};
 use clawlink::http::routes::Route;
@@ -24,6 +24,17 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /docs", Access::Public, 200),
     ("GET /docs/", Access::Public, 200),
     ("GET /docs/{file}", Access::Public, 404),
+    ("POST /api/auth/web/register", Access::Public, 400),
+    ("POST /api/auth/web/login", Access::Public, 400),
+    ("POST /api/auth/refresh", Access::Public, 401),
+    ("POST /api/auth/token", Access::Public, 400),
+    ("POST /api/auth/register", Needs(KeyManage), 400),
+    ("GET /api/auth/me", Access::Person, 200),
+    ("GET /api/auth/my-tenants", Access::Person, 200),
+    ("POST /api/auth/tenant-token", Access::Person, 400),
+    ("POST /api/auth/password", Access::Person, 400),
+    ("POST /api/auth/logout", Access::Person, 204),
+    ("POST /api/auth/logout/everywhere", Access::Person, 204),
     ("POST /execute", Needs(ExecutionSubmit), 400),
     ("GET /executions/{id}", Needs(ExecutionRead), 200),
     ("GET /executions/{id}/events", Needs(ExecutionRead), 200),
@@ -128,11 +139,18 @@ enum Caller {
     ExpiredKey,
     RevokedKey,
     ForeignAdmin,
+    ForeignOwner,
     Own(KeyRole),
+    Member(MemberRole),
+    RemovedOwner,
+    SignedOut,
+    /// Somebody who signed in and chose no workspace.
+    Web,
+    PlatformAdmin,
     Pool,
 }
 
-const CALLERS: [Caller; 10] = [
+const CALLERS: [Caller; 19] = [
     Caller::Nobody,
     Caller::WrongKey,
     Caller::ExpiredKey,
@@ -142,12 +160,21 @@ const CALLERS: [Caller; 10] = [
     Caller::Own(KeyRole::Developer),
     Caller::Own(KeyRole::Readonly),
     Caller::Own(KeyRole::Ci),
+    Caller::ForeignOwner,
+    Caller::Member(MemberRole::Viewer),
+    Caller::Member(MemberRole::Developer),
+    Caller::Member(MemberRole::Manager),
+    Caller::Member(MemberRole::Owner),
+    Caller::RemovedOwner,
+    Caller::SignedOut,
+    Caller::Web,
+    Caller::PlatformAdmin,
     Caller::Pool,
 ];
 
 /// The status that `caller` must get; `None` where any refusal will do.
 fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<u16> {
-    use Caller::{ForeignAdmin, Own, Pool};
+    use Caller::{ForeignAdmin, ForeignOwner, Member, Own, PlatformAdmin, Pool, RemovedOwner, Web};
     let is_own_thing = route.path.contains("{id}");
     match (access, caller) {
         (Access::Public, _) | (Access::Pool, Pool) => Some(open),
@@ -155,10 +182,22 @@ fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<
         (Access::Lease, Caller::Nobody) => Some(401),
         (Access::Lease, _) => None,
         (Needs(permission), Own(role)) if !Role::Key(role).may(permission) => Some(403),
-        (_, Own(_)) => Some(open),
-        // A body that is refused is refused before anything is looked for.
-        (_, ForeignAdmin) if is_own_thing && open != 400 => Some(404),
-        (_, ForeignAdmin) => Some(open),
+        (Needs(permission), Member(role)) if !Role::Member(role).may(permission) => Some(403),
+        (Needs(_), Own(_) | Member(_)) => Some(open),
+        (Needs(_), ForeignAdmin | ForeignOwner) if is_own_thing && open != 400 => {
+            // A body that is refused is refused before anything is looked for.
+            Some(404)
+        }
+        (Needs(permission), ForeignAdmin) if !Role::Key(KeyRole::Admin).may(permission) => {
+            Some(403)
+        }
+        (Needs(_), ForeignAdmin | ForeignOwner) => Some(open),
+        // A removed member is still a person.
+        (Access::Person, Web | PlatformAdmin | Member(_) | ForeignOwner | RemovedOwner) => {
+            Some(open)
+        }
+        (Access::PlatformAdmin, PlatformAdmin) => Some(open),
+        (Access::PlatformAdmin, Web | Member(_) | ForeignOwner | RemovedOwner) => Some(403),
         _ => Some(401),
     }
 }
@@ -200,6 +239,29 @@ impl Keys {
                 .await
                 .unwrap();
         }
+        for role in MemberRole::ALL {
+            let member = test.member("default", role).await;
+            keys.push((Caller::Member(role), member.token));
+        }
+        let foreign = test.member("other", MemberRole::Owner).await;
+        keys.push((Caller::ForeignOwner, foreign.token));
+        let removed = test.member("default", MemberRole::Owner).await;
+        sqlx::query("update members set removed_at = now() where user_id = $1")
+            .bind(removed.person.user.0)
+            .execute(test.db())
+            .await
+            .unwrap();
+        keys.push((Caller::RemovedOwner, removed.token));
+        let out = test.member("default", MemberRole::Owner).await;
+        sqlx::query("update sign_ins set revoked_at = now() where user_id = $1")
+            .bind(out.person.user.0)
+            .execute(test.db())
+            .await
+            .unwrap();
+        keys.push((Caller::SignedOut, out.token));
+        let web = test.member("default", MemberRole::Owner).await;
+        keys.push((Caller::Web, web.person.token));
+        keys.push((Caller::PlatformAdmin, test.platform_admin().await.token));
         Self(keys)
     }
 
@@ -212,7 +274,7 @@ impl Keys {
 #[tokio::test]
 async fn every_route_answers_every_caller_as_declared() {
     let test = TestApp::start().await;
-    let keys = Keys::make(&test).await;
+    let mut keys = Keys::make(&test).await;
     super::tasks::task(&test, json!({})).await;
     let (_, routes) = http::service(test.app());
     let mut faults = Vec::new();
@@ -239,6 +301,9 @@ async fn every_route_answers_every_caller_as_declared() {
                 faults.push(format!("{name} as {caller:?}: {status}"));
             }
         }
+        if route.path.starts_with("/api/auth/logout") {
+            keys = Keys::make(&test).await;
+        }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
@@ -255,6 +320,9 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
         ("{id}", id.as_str()),
         ("{slug}", "none"),
         ("{file}", "none"),
+        ("{provider}", "none"),
+        ("{kind}", "relates"),
+        ("{other}", "2"),
         ("{user}", &session),
         ("{session}", &session),
     ]
@@ -262,9 +330,6 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
     .fold(route.path.to_owned(), |path, (name, value)| {
         path.replace(name, value)
     });
-    let path = route.path.replace("{id}", &id).replace("{slug}", "none");
-    let path = path.replace("{file}", "none");
-    let path = path.replace("{kind}", "relates").replace("{other}", "2");
     let mut request = test.http.request(route.method.clone(), test.url(&path));
     if let Some(key) = key {
         request = request.bearer_auth(key);

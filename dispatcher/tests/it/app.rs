@@ -12,6 +12,7 @@ use clap::FromArgMatches;
 use clawlink::app::{App, FIRST_WORKSPACE};
 use clawlink::auth::api_key;
 use clawlink::auth::principal::KeyRole;
+use clawlink::auth::settings::Registration;
 use clawlink::config::Settings;
 use clawlink::up::data_dir::DataDir;
 use clawlink::up::s3::{self, S3Server};
@@ -286,6 +287,9 @@ fn settings(database: &Database, s3: &S3Server) -> Settings {
     settings.secret_key = Some(Secret::new(SECRET_KEY));
     settings.pool_token = Some(Secret::new(POOL_TOKEN));
     settings.tuning.rate_per_minute = 0;
+    settings.sign_in.registration = Registration::Open;
+    settings.sign_in.password_memory_kib = 64;
+    settings.sign_in.password_passes = 1;
     settings.tuning.database_connections = 8;
     settings.tuning.tick = Duration::from_millis(50);
     settings.tuning.drain = Duration::from_secs(5);

@@ -23,6 +23,8 @@ mod health;
 mod jobs;
 mod lease;
 mod order;
+mod people;
+mod person;
 mod projects;
 mod queue;
 mod races;

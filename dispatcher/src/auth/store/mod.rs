@@ -1,0 +1,5 @@
+//! People, sign-ins and keys in Postgres.
+
+pub(super) mod keys;
+pub(super) mod sign_ins;
+pub(super) mod users;
