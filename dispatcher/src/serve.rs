@@ -6,7 +6,7 @@ use clawlink_shared::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
 use crate::app::App;
-use crate::{audit, auth, executions, http, outbox, secrets};
+use crate::{audit, auth, executions, feed, http, idempotency, outbox, secrets};
 
 /// How long connections to Postgres may take to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
@@ -38,4 +38,8 @@ fn spawn_loops(app: &App) {
     executions::spawn_loops(app);
     secrets::spawn_loops(app);
     audit::spawn_loops(app);
+    feed::spawn_loops(app);
+    app.shutdown
+        .tracker()
+        .spawn(idempotency::clean_loop(app.clone()));
 }

@@ -197,6 +197,11 @@ impl Follower {
         }
     }
 
+    /// Takes hints that came before as seen, because the caller is about to look for itself.
+    pub fn mark_seen(&mut self) {
+        self.latest.mark_unchanged();
+    }
+
     /// The newest batch.
     pub fn latest(&self) -> Arc<Batch> {
         self.latest.borrow().clone()

@@ -183,7 +183,8 @@ async fn turn_from(
     read::turn_from(&mut db, workspace, session, turn).await
 }
 
-fn respond(
+/// An answer of this format with these chunks; open ones are counted.
+pub(crate) fn respond(
     format: Format,
     chunks: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static,
 ) -> Response {
@@ -423,7 +424,7 @@ fn is_terminal(payload: &[u8]) -> bool {
 }
 
 /// Events as bytes of the stream; on a session's stream ids are `<turn>.<seq>`.
-fn frames(format: Format, turn: Option<i32>, events: &[(i64, Bytes)]) -> Bytes {
+pub(crate) fn frames(format: Format, turn: Option<i32>, events: &[(i64, Bytes)]) -> Bytes {
     let size = events.iter().map(|(_, payload)| payload.len() + 48).sum();
     let mut bytes = BytesMut::with_capacity(size);
     for (seq, payload) in events {

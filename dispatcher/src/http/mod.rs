@@ -20,7 +20,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{agents, audit, auth, executions, github, projects, secrets, sessions, tasks};
+use crate::{agents, audit, auth, executions, feed, github, projects, secrets, sessions, tasks};
 use doc::Doc;
 use routes::{Access, Route, Routes};
 
@@ -86,6 +86,7 @@ pub fn routes(app: &App) -> Routes {
         .merge(audit::routes(app))
         .merge(projects::routes(app))
         .merge(tasks::routes(app))
+        .merge(feed::routes(app))
 }
 
 /// The service, and the table it was made from.

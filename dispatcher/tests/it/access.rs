@@ -86,6 +86,7 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("DELETE /api/projects/{id}", Needs(ProjectDelete), 204),
     ("GET /api/tasks", Needs(TaskRead), 200),
     ("POST /api/tasks", Needs(TaskWrite), 400),
+    ("GET /api/events", Needs(TaskRead), 200),
     ("POST /api/tasks/next", Needs(TaskWrite), 200),
     ("GET /api/tasks/{id}", Needs(TaskRead), 200),
     ("PATCH /api/tasks/{id}", Needs(TaskWrite), 200),
