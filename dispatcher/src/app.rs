@@ -21,7 +21,7 @@ use crate::github::Github;
 use crate::http::limit::Limiter;
 use crate::outbox::Lanes;
 use crate::secrets::Keys;
-use crate::{schema, workspaces};
+use crate::{policies, schema, workspaces};
 
 /// Slug of the workspace that exists from the first start.
 pub const FIRST_WORKSPACE: &str = "default";
@@ -68,6 +68,8 @@ pub struct Parts {
     pub denials: Denials,
     /// The schema owner's URL, for [`App::prepare`].
     owner_url: Option<Secret>,
+    /// What policies say, for a few seconds.
+    pub policies: policies::Cache,
 }
 
 impl Deref for App {
@@ -109,6 +111,7 @@ impl App {
             rebuild: Rebuild::default(),
             denials: Denials::default(),
             owner_url: settings.database_migration_url.clone(),
+            policies: policies::Cache::default(),
         })))
     }
 

@@ -196,6 +196,13 @@ impl From<anyhow::Error> for ApiError {
         }) {
             return Self::unavailable("the database cannot be reached; try again", cause);
         }
+        if cause.chain().any(|link| {
+            let error = link.downcast_ref::<sqlx::Error>();
+            let constraint = error.and_then(|error| error.as_database_error()?.constraint());
+            constraint.is_some_and(|name| name.ends_with("_workspace_id_fkey"))
+        }) {
+            return Self::not_found("workspace_not_found", "the workspace was deleted just now");
+        }
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal_error",

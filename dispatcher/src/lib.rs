@@ -11,11 +11,14 @@ pub mod http;
 pub mod auth;
 
 pub mod agents;
+pub mod api_keys;
 pub mod audit;
+pub mod devices;
 pub mod executions;
 pub mod feed;
 pub mod github;
 pub mod idempotency;
+pub mod policies;
 pub mod projects;
 pub mod sessions;
 pub mod tasks;

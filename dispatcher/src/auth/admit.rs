@@ -12,6 +12,7 @@ use super::store::users::Status;
 use super::{rights, token};
 use crate::app::App;
 use crate::audit::refusals::{self, Caller};
+use crate::devices;
 use crate::error::{ApiError, ApiResult};
 use crate::http::limit::Standing;
 use crate::http::listen::Peer;
@@ -79,6 +80,8 @@ async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Op
             principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
             let standing = app.limiter.admit(&app.bus, &principal.name()).await?;
+            let asked = (request.method(), request.uri());
+            principal.device = devices::prove(app, &principal, asked, request.headers()).await?;
             let allowed = require_open(status, permission);
             let allowed = allowed.and_then(|()| principal.require(permission));
             request.extensions_mut().insert(principal);

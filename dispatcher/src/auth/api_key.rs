@@ -4,6 +4,7 @@ use clawlink_shared::id::{ApiKeyId, WorkspaceId};
 use clawlink_shared::secret::Secret;
 use serde_json::json;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::principal::KeyRole;
 use super::store::keys;
@@ -20,9 +21,21 @@ pub async fn create(
     name: &str,
     role: KeyRole,
 ) -> anyhow::Result<(ApiKeyId, Secret)> {
+    create_until(db, workspace, name, role, None).await
+}
+
+/// The same for one that may expire.
+pub async fn create_until(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    name: &str,
+    role: KeyRole,
+    expires_at: Option<OffsetDateTime>,
+) -> anyhow::Result<(ApiKeyId, Secret)> {
     let key = format!("{PREFIX}{}", random_token());
     let shown = &key[..PREFIX.len() + 6];
-    let id = keys::insert_key(db, workspace, name, shown, &hash_token(&key), role).await?;
+    let hash = hash_token(&key);
+    let id = keys::insert_key(db, workspace, name, (shown, &hash), role, expires_at).await?;
     Ok((id, Secret::new(key)))
 }
 

@@ -18,7 +18,7 @@ use super::{api_key, refresh, rights, wire};
 use crate::app::App;
 use crate::audit::Actor;
 use crate::error::{ApiError, ApiResult};
-use crate::http::extract::Json;
+use crate::http::extract::{Json, Path};
 use crate::http::listen::Peer;
 use crate::secrets::hash_token;
 use crate::workspaces;
@@ -88,6 +88,23 @@ pub(super) async fn tenant_token(
     Json(body): Json<wire::TenantToken>,
 ) -> ApiResult<Answer<wire::Token>> {
     let token = person::choose(&app, &person, body.tenant_id).await?;
+    Ok(Answer(wire::Token {
+        token,
+        expires_in: token::WORKSPACE_SECONDS,
+    }))
+}
+
+/// A workspace that one is no member of is not there.
+pub(super) async fn switch(
+    State(app): State<App>,
+    Extension(person): Extension<Person>,
+    Path(id): Path<i64>,
+) -> ApiResult<Answer<wire::Token>> {
+    let chosen = person::choose(&app, &person, TenantId::Number(id)).await;
+    let token = chosen.map_err(|error| match error.code() {
+        "unauthorized" => workspaces::not_found(),
+        _ => error,
+    })?;
     Ok(Answer(wire::Token {
         token,
         expires_in: token::WORKSPACE_SECONDS,

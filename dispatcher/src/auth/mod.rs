@@ -95,6 +95,12 @@ pub fn routes(app: &App) -> Routes {
                 .gives::<wire::Token>(200),
         )
         .post(
+            "/api/tenants/{id}/switch",
+            Access::Person,
+            http::switch,
+            Doc::new("A workspace token").gives::<wire::Token>(200),
+        )
+        .post(
             "/api/auth/password",
             Access::Person,
             http::change_password,

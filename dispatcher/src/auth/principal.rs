@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use clawlink_shared::id::{ApiKeyId, DeviceId, UserId, WorkspaceId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{ApiError, ApiResult};
@@ -50,7 +52,10 @@ pub enum Who {
 }
 
 /// How far a device is trusted. The order is the rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Trust {
     /// Every new device.
     Untrusted,

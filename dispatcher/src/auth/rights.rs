@@ -97,8 +97,18 @@ fn concerns(of: RightsOf, question: &Question, answer: &Answer) -> bool {
 
 /// Makes changed rights take effect. To be called after the commit.
 pub fn forget(app: &App, of: RightsOf) {
-    app.rights.forget(of);
+    forget_here(app, of);
     app.bus.publish_rights(of);
+}
+
+/// Policies narrow rights and are forgotten with those of their workspace.
+fn forget_here(app: &App, of: RightsOf) {
+    app.rights.forget(of);
+    match of {
+        RightsOf::Workspace(workspace) => app.policies.forget(Some(workspace)),
+        RightsOf::Everyone => app.policies.forget(None),
+        RightsOf::User(_) | RightsOf::Key(_) => {}
+    }
 }
 
 /// What a sign-in gives, in a workspace if one is named; `None` if nothing.
@@ -167,8 +177,8 @@ pub(super) async fn listen(app: App) {
             () = app.shutdown.soft().cancelled() => return,
         };
         match hint {
-            Ok(of) => app.rights.forget(of),
-            Err(RecvError::Lagged(_)) => app.rights.forget(RightsOf::Everyone),
+            Ok(of) => forget_here(&app, of),
+            Err(RecvError::Lagged(_)) => forget_here(&app, RightsOf::Everyone),
             Err(RecvError::Closed) => return,
         }
     }

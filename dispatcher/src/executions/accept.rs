@@ -25,6 +25,7 @@ use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::outbox::{self, Effect, Places};
+use crate::policies::{self, Submission};
 use crate::workspaces::role::Permission;
 
 /// What a client that met a full queue is told to wait, in seconds.
@@ -66,6 +67,9 @@ pub(super) async fn accept(
     once: Option<Once>,
     may_wait: bool,
 ) -> ApiResult<Accepted> {
+    if let Some(session) = request.resume {
+        policies::require_session(app, principal, session).await?;
+    }
     let mut db = app.db.acquire().await?;
     if let Some(earlier) = earlier(&mut db, principal, once.as_ref()).await? {
         return Ok(earlier);
@@ -78,6 +82,11 @@ pub(super) async fn accept(
     if plan.spec.agent == AgentKind::Shell {
         principal.require(Permission::ShellRun)?;
     }
+    let submission = Submission {
+        agent: plan.spec.agent.as_str(),
+        repository: plan.spec.repository.as_ref().map(|one| one.url.as_str()),
+    };
+    policies::admit(app, principal, &submission).await?;
     let workspace = principal.workspace;
     let (room, forecast) = tokio::join!(
         room(app, workspace),

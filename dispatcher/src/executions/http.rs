@@ -26,6 +26,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::http::doc::Doc;
 use crate::http::extract::{Body, Path, Query, last_event_id, require_json, wants};
 use crate::http::routes::{Access, Routes};
+use crate::policies;
 use crate::workspaces::role::Permission;
 
 /// Longest `Idempotency-Key`, in bytes.
@@ -289,9 +290,16 @@ async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Record> {
         .parse()
         .map_err(|()| ApiError::invalid("an execution's id is its number or its UUID"))?;
     let mut db = app.db.acquire().await?;
-    read::find(&mut db, principal.workspace, name)
+    let record = read::find(&mut db, principal.workspace, name).await?;
+    drop(db);
+    let record = record.ok_or_else(missing)?;
+    match policies::rules(app, principal)
         .await?
-        .ok_or_else(missing)
+        .shows(principal, record.session)
+    {
+        true => Ok(record),
+        false => Err(missing()),
+    }
 }
 
 /// `GET /executions/{id}`.

@@ -20,7 +20,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{agents, audit, auth, executions, feed, github, projects, secrets, sessions, tasks};
+use crate::{
+    agents, api_keys, audit, auth, devices, executions, feed, github, policies, projects, secrets,
+    sessions, tasks, workspaces,
+};
 use doc::Doc;
 use routes::{Access, Route, Routes};
 
@@ -87,6 +90,10 @@ pub fn routes(app: &App) -> Routes {
         .merge(projects::routes(app))
         .merge(tasks::routes(app))
         .merge(feed::routes(app))
+        .merge(workspaces::routes(app))
+        .merge(api_keys::routes(app))
+        .merge(devices::routes(app))
+        .merge(policies::routes(app))
 }
 
 /// The service, and the table it was made from.

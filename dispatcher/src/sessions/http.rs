@@ -18,6 +18,7 @@ use crate::executions::sse::{self, Format};
 use crate::executions::timestamp;
 use crate::http::extract::{Path, Query, wants};
 use crate::http::page::{self, Cursor};
+use crate::policies;
 
 /// A session as clients see it.
 #[derive(Serialize)]
@@ -101,13 +102,18 @@ pub(super) async fn list(
 ) -> ApiResult<Json<List>> {
     let limit = page::limit(query.limit)?;
     let cursor = query.cursor.as_deref().map(Cursor::decode).transpose()?;
+    let rules = policies::rules(&app, &principal).await?;
     let mut db = app.db.acquire().await?;
     let mut rows = store::list(&mut db, principal.workspace, None, cursor, limit + 1).await?;
     let has_more = rows.len() as i64 > limit;
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let last = rows.last().filter(|_| has_more);
     let next_cursor = last.map(|row| Cursor::at(row.created_at, row.id).encode());
-    let sessions: Vec<Session> = rows.into_iter().map(Session::from).collect();
+    let sessions: Vec<Session> = rows
+        .into_iter()
+        .filter(|row| rules.shows(&principal, SessionId(row.id)))
+        .map(Session::from)
+        .collect();
     Ok(Json(List {
         count: sessions.len(),
         sessions,
@@ -122,6 +128,7 @@ fn session_id(text: &str) -> ApiResult<SessionId> {
 
 async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Session> {
     let id = session_id(id)?;
+    policies::require_session(app, principal, id).await?;
     let mut db = app.db.acquire().await?;
     let rows = store::list(&mut db, principal.workspace, Some(id), None, 1).await?;
     let row = rows.into_iter().next();
@@ -214,6 +221,7 @@ pub(super) async fn delete(
     Query(query): Query<DeleteQuery>,
 ) -> ApiResult<Json<Deleted>> {
     let session_id = session_id(&id)?;
+    policies::require_session(&app, &principal, session_id).await?;
     super::delete(&app, &principal, session_id, query.force).await?;
     Ok(Json(Deleted {
         session_id,

@@ -6,8 +6,9 @@ mod store;
 
 use std::time::Duration;
 
-use clawlink_shared::id::{ExecutionId, SessionId};
+use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde_json::json;
+use sqlx::PgConnection;
 
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
@@ -65,7 +66,8 @@ pub fn routes(app: &App) -> Routes {
 async fn delete(app: &App, principal: &Principal, id: SessionId, force: bool) -> ApiResult<()> {
     if force {
         let wait = app.tuning.cancel + FORCE_MARGIN;
-        match tokio::time::timeout(wait, end_all(app, principal, id)).await {
+        let reason = "the session is being deleted";
+        match tokio::time::timeout(wait, end_all(app, principal, Some(id), reason)).await {
             Ok(ended) => ended?,
             Err(_) => tracing::warn!(session = %id, "executions did not end in time"),
         }
@@ -92,6 +94,18 @@ async fn delete(app: &App, principal: &Principal, id: SessionId, force: bool) ->
     Ok(())
 }
 
+/// Deletes all sessions of a workspace in the caller's transaction, which has locked it; their
+/// objects remain to be deleted. `None`, and nothing is done, while an execution is open.
+pub(crate) async fn delete_all(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+) -> anyhow::Result<Option<Vec<SessionId>>> {
+    if !store::open_in_workspace(db, workspace).await?.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(store::delete_all(db, workspace).await?))
+}
+
 fn running() -> ApiError {
     ApiError::conflict(
         "session_running",
@@ -102,16 +116,24 @@ fn running() -> ApiError {
 async fn open_turns(
     app: &App,
     principal: &Principal,
-    id: SessionId,
+    id: Option<SessionId>,
 ) -> ApiResult<Vec<ExecutionId>> {
     let mut db = app.db.acquire().await?;
-    Ok(store::open_turns(&mut db, principal.workspace, id).await?)
+    Ok(match id {
+        Some(id) => store::open_turns(&mut db, principal.workspace, id).await?,
+        None => store::open_in_workspace(&mut db, principal.workspace).await?,
+    })
 }
 
-/// Cancels executions, the latest turn first so that none begins, and waits until all ended.
-async fn end_all(app: &App, principal: &Principal, id: SessionId) -> ApiResult<()> {
+/// Cancels the executions of a session, or of the whole workspace, the latest turn first so
+/// that none begins, and waits until all ended.
+pub(crate) async fn end_all(
+    app: &App,
+    principal: &Principal,
+    id: Option<SessionId>,
+    reason: &str,
+) -> ApiResult<()> {
     let mut open = open_turns(app, principal, id).await?;
-    let reason = "the session is being deleted";
     let actor = Actor::from(principal);
     for execution in open.iter().rev() {
         cancel::request(app, principal.workspace, *execution, &actor, reason).await?;

@@ -78,6 +78,22 @@ pub(super) async fn open_turns(
     Ok(ids.into_iter().map(ExecutionId).collect())
 }
 
+/// Executions of the workspace that have not ended, the oldest first.
+pub(super) async fn open_in_workspace(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+) -> anyhow::Result<Vec<ExecutionId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from executions
+         where workspace_id = $1 and state in ('pending', 'planning', 'running', 'waiting')
+         order by id",
+        workspace.0,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(ids.into_iter().map(ExecutionId).collect())
+}
+
 /// Locks the session's row, so that no turn begins; false if there is no such session.
 pub(super) async fn lock(
     db: &mut PgConnection,
@@ -108,4 +124,18 @@ pub(super) async fn delete(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Deletes all sessions of the workspace; which they were.
+pub(super) async fn delete_all(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+) -> anyhow::Result<Vec<SessionId>> {
+    let ids = sqlx::query_scalar!(
+        "delete from sessions where workspace_id = $1 returning id",
+        workspace.0,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(ids.into_iter().map(SessionId).collect())
 }

@@ -1,6 +1,70 @@
-//! Workspaces: the tenants, and what a role may do in one.
+//! Workspaces: the tenants, their members, and what a role may do in one. Old contracts call
+//! them tenants, and so does the wire.
+//!
+//! A workspace never lacks an owner: whoever changes members holds the workspace's lock. Nobody
+//! gives rights that they lack. The audit log outlives a workspace, nothing else does.
 
+mod delete;
+mod http;
+mod invitations;
+mod manage;
+mod members;
 pub mod role;
+mod slug;
 mod store;
 
-pub use store::{Membership, by_slug, ensure, join, of_user};
+use clawlink_shared::id::WorkspaceId;
+use sqlx::PgConnection;
+
+use crate::app::App;
+use crate::auth::principal::Principal;
+use crate::error::{ApiError, ApiResult};
+use crate::http::routes::Routes;
+
+pub use delete::delete;
+pub use invitations::{accept, accept_for_address};
+pub use manage::{Changes, create, update};
+pub use members::{Invited, change_role, invite, remove};
+pub use store::memberships::{Membership, by_slug, join, of_user};
+pub use store::workspaces::ensure;
+
+/// Longest name of a workspace, key or device, in bytes.
+pub(crate) const MAX_NAME: usize = 200;
+
+/// This feature's routes.
+pub fn routes(app: &App) -> Routes {
+    http::routes(app)
+}
+
+/// The workspace that a path names, if it is the caller's own.
+pub(crate) fn own(principal: &Principal, id: i64) -> ApiResult<WorkspaceId> {
+    if principal.workspace.0 == id {
+        return Ok(principal.workspace);
+    }
+    Err(not_found())
+}
+
+/// 404 for a workspace that does not exist or is not the caller's.
+pub(crate) fn not_found() -> ApiError {
+    ApiError::not_found("workspace_not_found", "there is no such workspace")
+}
+
+/// Locks the workspace against other changes of its members, keys and the like, so that limits
+/// hold; 404 if it is gone.
+pub(crate) async fn lock(db: &mut PgConnection, workspace: WorkspaceId) -> ApiResult<()> {
+    if store::workspaces::lock(db, workspace).await? {
+        return Ok(());
+    }
+    Err(not_found())
+}
+
+/// A name that people may give to something: trimmed, not empty, one line. 400 otherwise.
+pub(crate) fn name(field: &str, text: Option<&str>) -> ApiResult<String> {
+    let text = text.unwrap_or_default().trim();
+    if text.is_empty() || text.len() > MAX_NAME || text.contains(char::is_control) {
+        return Err(ApiError::invalid(format!(
+            "{field} must be 1 to {MAX_NAME} bytes of text on one line"
+        )));
+    }
+    Ok(text.to_owned())
+}

@@ -170,6 +170,13 @@ impl Role {
         }
     }
 
+    /// Whether it may do all that the other may: nobody gives a role that theirs does not cover.
+    pub fn covers(self, other: Self) -> bool {
+        Permission::ALL
+            .iter()
+            .all(|permission| self.may(*permission) || !other.may(*permission))
+    }
+
     /// Its name in SQL and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -264,6 +271,19 @@ mod tests {
             }
             assert!(Role::Member(MemberRole::Owner).may(*permission));
         }
+    }
+
+    #[test]
+    fn only_owners_cover_owners() {
+        let owner = Role::Member(MemberRole::Owner);
+        let manager = Role::Member(MemberRole::Manager);
+        for role in Role::ALL {
+            assert!(role.covers(role) && owner.covers(role));
+            assert_eq!(role.covers(owner), role == owner, "{role}");
+        }
+        assert!(manager.covers(Role::Key(KeyRole::Admin)));
+        assert!(Role::Key(KeyRole::Admin).covers(manager));
+        assert!(!Role::Member(MemberRole::Developer).covers(manager));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use clawlink::workspaces::role::Permission::*;
 use clawlink::workspaces::role::Role;
 use reqwest::Method;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::app::{POOL_TOKEN, TestApp};
 use super::client::{Submitted, script};
@@ -99,6 +100,53 @@ const EXPECTED: &[(&str, Access, u16)] = &[
         Needs(TaskWrite),
         404,
     ),
+    ("GET /api/tenants", Access::Person, 200),
+    ("GET /api/tenants/mine", Access::Person, 200),
+    ("POST /api/tenants", Access::Person, 400),
+    ("POST /api/tenants/create", Access::Person, 400),
+    ("POST /api/tenants/{id}/switch", Access::Person, 200),
+    ("GET /api/tenants/{id}", Needs(WorkspaceRead), 200),
+    ("PATCH /api/tenants/{id}", Needs(WorkspaceUpdate), 200),
+    ("DELETE /api/tenants/{id}", Needs(WorkspaceDelete), 400),
+    ("GET /api/tenants/{id}/members", Needs(MemberRead), 200),
+    ("POST /api/tenants/{id}/members", Needs(MemberManage), 400),
+    (
+        "PATCH /api/tenants/{id}/members/{userId}",
+        Needs(MemberManage),
+        400,
+    ),
+    (
+        "DELETE /api/tenants/{id}/members/{userId}",
+        Needs(MemberManage),
+        404,
+    ),
+    (
+        "GET /api/tenants/{id}/invitations",
+        Needs(MemberManage),
+        200,
+    ),
+    (
+        "DELETE /api/tenants/{id}/invitations/{invitationId}",
+        Needs(MemberManage),
+        404,
+    ),
+    ("POST /api/invitations/accept", Access::Person, 400),
+    ("GET /api/tenants/{id}/keys", Needs(KeyRead), 200),
+    ("POST /api/tenants/{id}/keys", Needs(KeyManage), 400),
+    (
+        "DELETE /api/tenants/{id}/keys/{keyId}",
+        Needs(KeyManage),
+        404,
+    ),
+    ("GET /api/devices", Needs(DeviceRead), 200),
+    ("POST /api/devices", Needs(WorkspaceRead), 400),
+    ("PATCH /api/devices/{id}", Needs(DeviceTrust), 404),
+    ("DELETE /api/devices/{id}", Needs(DeviceTrust), 404),
+    ("GET /api/policies", Needs(PolicyRead), 200),
+    ("POST /api/policies", Needs(PolicyManage), 400),
+    ("GET /api/policies/{id}", Needs(PolicyRead), 404),
+    ("PUT /api/policies/{id}", Needs(PolicyManage), 404),
+    ("DELETE /api/policies/{id}", Needs(PolicyManage), 404),
     ("POST /worker/claim", Access::Pool, 400),
     ("POST /worker/executions/{id}/ack", Access::Lease, 0),
     ("POST /worker/executions/{id}/state", Access::Lease, 0),
@@ -177,6 +225,7 @@ const CALLERS: [Caller; 19] = [
 fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<u16> {
     use Caller::{ForeignAdmin, ForeignOwner, Member, Own, PlatformAdmin, Pool, RemovedOwner, Web};
     let is_own_thing = route.path.contains("{id}");
+    let is_workspace = route.path.starts_with("/api/tenants/{id}");
     match (access, caller) {
         (Access::Public, _) | (Access::Pool, Pool) => Some(open),
         (Access::Pool, _) => Some(401),
@@ -185,6 +234,9 @@ fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<
         (Needs(permission), Own(role)) if !Role::Key(role).may(permission) => Some(403),
         (Needs(permission), Member(role)) if !Role::Member(role).may(permission) => Some(403),
         (Needs(_), Own(_) | Member(_)) => Some(open),
+        (Needs(WorkspaceDelete), ForeignAdmin) => Some(403),
+        (Needs(_), ForeignAdmin | ForeignOwner) if is_workspace => Some(404),
+        (Access::Person, PlatformAdmin | ForeignOwner | RemovedOwner) if is_workspace => Some(404),
         (Needs(_), ForeignAdmin | ForeignOwner) if is_own_thing && open != 400 => {
             // A body that is refused is refused before anything is looked for.
             Some(404)
@@ -314,6 +366,8 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
     let id = match route.path {
         path if path.starts_with("/sessions") => made.session_id.to_string(),
         path if path.starts_with("/api/projects") || path.starts_with("/api/tasks") => "1".into(),
+        path if path.starts_with("/api/tenants") => workspace(test).await.to_string(),
+        path if path.starts_with("/api/devices") => Uuid::nil().to_string(),
         _ => made.execution_id.to_string(),
     };
     let session = made.session_id.to_string();
@@ -326,6 +380,9 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
         ("{other}", "2"),
         ("{user}", &session),
         ("{session}", &session),
+        ("{userId}", &session),
+        ("{invitationId}", "0"),
+        ("{keyId}", "0"),
     ]
     .iter()
     .fold(route.path.to_owned(), |path, (name, value)| {
@@ -340,6 +397,14 @@ async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>
     }
     let request = request.header("x-clawlink-protocol", "1");
     request.send().await.unwrap().status().as_u16()
+}
+
+/// The first workspace.
+async fn workspace(test: &TestApp) -> i64 {
+    sqlx::query_scalar("select id from workspaces where slug = 'default'")
+        .fetch_one(test.db())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use clawlink_shared::id::{ApiKeyId, WorkspaceId};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::users::Status;
 use crate::auth::principal::{KeyRole, Principal, Who};
@@ -63,18 +64,19 @@ pub(in crate::auth) async fn insert_key(
     db: &mut PgConnection,
     workspace: WorkspaceId,
     name: &str,
-    prefix: &str,
-    hash: &[u8; 32],
+    (prefix, hash): (&str, &[u8; 32]),
     role: KeyRole,
+    expires_at: Option<OffsetDateTime>,
 ) -> anyhow::Result<ApiKeyId> {
     let id = sqlx::query_scalar!(
-        "insert into api_keys (workspace_id, name, prefix, hash, role)
-         values ($1, $2, $3, $4, $5) returning id",
+        "insert into api_keys (workspace_id, name, prefix, hash, role, expires_at)
+         values ($1, $2, $3, $4, $5, $6) returning id",
         workspace.0,
         name,
         prefix,
         &hash[..],
         role.as_str(),
+        expires_at,
     )
     .fetch_one(db)
     .await?;

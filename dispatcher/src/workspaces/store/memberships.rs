@@ -1,32 +1,11 @@
-//! Workspaces in Postgres.
+//! What a person belongs to, and joining without further ado.
 
 use clawlink_shared::id::{UserId, WorkspaceId};
 use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::role::MemberRole;
-
-/// Makes the workspace with this slug unless it exists; returns its id either way.
-pub async fn ensure(
-    db: &mut PgConnection,
-    slug: &str,
-    running_cap: i32,
-    pending_cap: i32,
-) -> anyhow::Result<WorkspaceId> {
-    let id = sqlx::query_scalar!(
-        "insert into workspaces (slug, name, running_cap, pending_cap)
-         values ($1, $1, $2, $3)
-         on conflict (slug) do update set slug = excluded.slug
-         returning id",
-        slug,
-        running_cap,
-        pending_cap,
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(WorkspaceId(id))
-}
+use crate::workspaces::role::MemberRole;
 
 /// A workspace as one of its members sees it in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
