@@ -326,7 +326,12 @@ impl Keys {
 
 #[tokio::test]
 async fn every_route_answers_every_caller_as_declared() {
-    let test = TestApp::start().await;
+    let test = TestApp::start_with(|settings| {
+        // Each caller gets an execution of its own for each route.
+        settings.tuning.pending_cap = 100_000;
+        settings.tuning.queue_cap = 100_000;
+    })
+    .await;
     let mut keys = Keys::make(&test).await;
     super::tasks::task(&test, json!({})).await;
     let (_, routes) = http::service(test.app());
