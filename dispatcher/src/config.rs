@@ -13,6 +13,8 @@ use axum::http::HeaderValue;
 use clap::Args;
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::{self, Fallbacks, Lookup};
+
+use crate::workspaces::role::KeyRole;
 use clawlink_shared::worker_args::WorkerArgs;
 
 use crate::auth::settings::SignInSettings;
@@ -148,6 +150,22 @@ pub struct Tuning {
         value_name = "ORIGIN"
     )]
     pub cors_origins: Vec<HeaderValue>,
+    /// Slug of the workspace in which clients of the older runtime API may work without a credential
+    #[arg(
+        long,
+        env = "CLAWLINK_ANONYMOUS_WORKSPACE",
+        value_name = "SLUG",
+        requires = "anonymous_role"
+    )]
+    pub anonymous_workspace: Option<String>,
+    /// What those clients may do there.
+    #[arg(
+        long,
+        env = "CLAWLINK_ANONYMOUS_ROLE",
+        value_enum,
+        requires = "anonymous_workspace"
+    )]
+    pub anonymous_role: Option<KeyRole>,
     /// Largest request body, in bytes.
     #[arg(long, env = "CLAWLINK_MAX_BODY_BYTES", default_value_t = 10 * 1024 * 1024)]
     pub max_body_bytes: usize,

@@ -20,6 +20,7 @@ pub mod github;
 pub mod idempotency;
 pub mod policies;
 pub mod projects;
+pub mod runtime;
 pub mod sessions;
 pub mod tasks;
 pub mod workspaces;

@@ -15,6 +15,7 @@ use sqlx::PgConnection;
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
 use crate::http::doc::Doc;
+use crate::http::page;
 use crate::http::routes::{Access, Routes};
 use crate::secrets::Stale;
 use crate::workspaces::role::Permission;
@@ -167,6 +168,68 @@ pub(crate) async fn replace_seal(
 pub async fn require(db: &mut PgConnection, workspace: WorkspaceId, id: AgentId) -> ApiResult<()> {
     let agent = store::find(db, workspace, id).await?;
     agent.map(|_| ()).ok_or_else(missing)
+}
+
+/// A stored agent as catalogues show it.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its number.
+    pub id: i64,
+    /// As people call it.
+    pub name: String,
+    /// What runs it.
+    pub kind: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Names of its skills.
+    pub capabilities: Vec<String>,
+}
+
+/// The active agents of a workspace, at most as many as a page.
+pub async fn active(db: &mut PgConnection, workspace: WorkspaceId) -> anyhow::Result<Vec<Listed>> {
+    let rows = store::list(db, workspace, 0, page::MAX_LIMIT).await?;
+    let skills = store::skills(db, workspace, None, skills::MAX_LISTED).await?;
+    let active = rows.into_iter().filter(|row| row.is_active);
+    let listed = active.map(|row| Listed {
+        capabilities: skills
+            .iter()
+            .filter(|skill| skill.agent_id == row.id)
+            .map(|skill| skill.name.clone())
+            .collect(),
+        id: row.id,
+        name: row.name,
+        kind: row.kind,
+        description: row.description,
+    });
+    Ok(listed.collect())
+}
+
+/// A stored skill as catalogues show it.
+#[derive(Debug)]
+pub struct ListedSkill {
+    /// Its number.
+    pub id: i64,
+    /// Whose.
+    pub agent_id: i64,
+    /// As people call it.
+    pub name: String,
+    /// What it does.
+    pub description: Option<String>,
+}
+
+/// The skills of a workspace's agents.
+pub async fn skills_of(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+) -> anyhow::Result<Vec<ListedSkill>> {
+    let rows = store::skills(db, workspace, None, skills::MAX_LISTED).await?;
+    let listed = rows.into_iter().map(|row| ListedSkill {
+        id: row.id,
+        agent_id: row.agent_id,
+        name: row.name,
+        description: row.description,
+    });
+    Ok(listed.collect())
 }
 
 fn missing() -> ApiError {

@@ -17,6 +17,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::http::limit::Standing;
 use crate::http::listen::Peer;
 use crate::http::routes::Access;
+use crate::runtime;
 use crate::secrets::hash_token;
 use crate::workspaces::role::{Permission, Role};
 
@@ -76,7 +77,10 @@ async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Op
             }
         }
         Access::Needs(permission) => {
-            let (mut principal, status) = principal(app, bearer(request.headers())?).await?;
+            let (mut principal, status) = match request.headers().get(header::AUTHORIZATION) {
+                None => (runtime::anonymous(app, request).await?, Status::Active),
+                Some(_) => principal(app, bearer(request.headers())?).await?,
+            };
             principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
             let standing = app.limiter.admit(&app.bus, &principal.name()).await?;

@@ -15,7 +15,7 @@ use super::plan::{self, Inherited, Plan};
 use super::publish;
 use super::references;
 use super::request::Request;
-use super::store::accept::{self as rows, NewExecution, Room, Written};
+use super::store::accept::{self as rows, Link, NewExecution, Room, Written};
 use super::store::events::NewEvent;
 use super::store::pending::Blocks;
 use super::store::{idempotency, read};
@@ -66,6 +66,7 @@ pub(super) async fn accept(
     mut request: Request,
     once: Option<Once>,
     may_wait: bool,
+    link: &Link,
 ) -> ApiResult<Accepted> {
     if let Some(session) = request.resume {
         policies::require_session(app, principal, session).await?;
@@ -107,7 +108,7 @@ pub(super) async fn accept(
     }
     require_room(app, &room)?;
     let made = (room.next, session, &plan);
-    let accepted = write(app, principal, &request, made, once.as_ref(), outlook).await?;
+    let accepted = write(app, principal, &request, made, once.as_ref(), outlook, link).await?;
     tracing::Span::current().record("execution", accepted.id.0);
     Ok(accepted)
 }
@@ -184,6 +185,7 @@ async fn write(
     (id, session, plan): (ExecutionId, SessionId, &Plan),
     once: Option<&Once>,
     outlook: Outlook,
+    link: &Link,
 ) -> ApiResult<Accepted> {
     let uuid = Uuid::new_v4();
     let credentials = references::to_seal(&plan.credentials, plan.references.as_ref())?;
@@ -201,6 +203,7 @@ async fn write(
         submitted_by: &principal.name(),
         wait_reason: outlook.wait_reason,
         sealed_credentials: &app.keys.seal_without_id(uuid.as_bytes(), &credentials),
+        link,
         idempotency: once.map(|once| (once.key.as_str(), &once.body_macs[0][..])),
         events: &first_events(request, session, plan, outlook)?,
         enqueue: &outbox::Rows::of(std::slice::from_ref(&enqueue), &places)?,

@@ -43,7 +43,16 @@ pub async fn request(
     match held.state {
         State::Cancelled => Ok(CancelOutcome::Requested),
         State::Completed | State::Failed => Ok(CancelOutcome::AlreadyEnded),
-        State::Pending => {
+        State::Planning | State::Running | State::Waiting if !held.is_external => {
+            if cancel::request(&mut tx, &held, reason, &by.name).await? {
+                record(&mut tx, workspace, id, by, reason).await?;
+            }
+            tx.commit().await?;
+            app.bus.publish_control(id);
+            Ok(CancelOutcome::Requested)
+        }
+        // Nobody here holds it.
+        State::Pending | State::Planning | State::Running | State::Waiting => {
             let end = End::Cancelled {
                 reason: reason.to_owned(),
                 by: Some(by.name.clone()),
@@ -59,14 +68,6 @@ pub async fn request(
             if let Err(error) = queue::remove(&app.bus, id).await {
                 tracing::debug!(%error, %id, "stays queued; Postgres refuses it");
             }
-            Ok(CancelOutcome::Requested)
-        }
-        State::Planning | State::Running | State::Waiting => {
-            if cancel::request(&mut tx, &held, reason, &by.name).await? {
-                record(&mut tx, workspace, id, by, reason).await?;
-            }
-            tx.commit().await?;
-            app.bus.publish_control(id);
             Ok(CancelOutcome::Requested)
         }
     }

@@ -16,6 +16,7 @@ use super::accept::{self, Accepted, Once};
 use super::cancel::{self, CancelOutcome};
 use super::request;
 use super::sse::{self, CancelOnDrop};
+use super::store::accept::Link;
 use super::store::events::timestamp;
 use super::store::read::{self, Record};
 use super::wait::{self, Outlook};
@@ -115,7 +116,15 @@ async fn execute(
     drop(body);
     let cancel_on_disconnect = request.cancel_on_disconnect;
     let may_wait = query.queue.unwrap_or(true);
-    let accepted = Box::pin(accept::accept(&app, &principal, request, once, may_wait)).await?;
+    let accepted = Box::pin(accept::accept(
+        &app,
+        &principal,
+        request,
+        once,
+        may_wait,
+        &Link::default(),
+    ))
+    .await?;
     let (id, session) = (accepted.id, accepted.session);
     let mut response = if wants(&headers, "application/json") {
         submitted(&app, accepted).await

@@ -6,6 +6,7 @@ pub mod cancel;
 pub mod control;
 pub mod http;
 mod plan;
+pub(crate) mod portal;
 pub mod presence;
 pub mod queue;
 pub mod reconcile;
@@ -20,15 +21,21 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use clawlink_shared::execution::State;
-use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
+use clawlink_shared::id::{ExecutionId, SessionId, TaskId, WorkspaceId};
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
+use store::accept::Link;
 pub use store::events::timestamp;
+pub(crate) use store::read::Record;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::app::App;
+use crate::auth::principal::Principal;
 use crate::error::ApiResult;
 use crate::http::routes::Routes;
+use crate::tasks;
 use queue::Ready;
 use store::events::Appended;
 use store::{counts, pending};
@@ -38,7 +45,9 @@ const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
 /// This feature's routes.
 pub fn routes(app: &App) -> Routes {
-    http::routes(app).merge(control::routes(app))
+    http::routes(app)
+        .merge(portal::routes(app))
+        .merge(control::routes(app))
 }
 
 /// Starts this feature's loops; any replica may run them at any time.
@@ -74,7 +83,8 @@ async fn clean_loop(app: App) {
     loop {
         let cleaning = async {
             archive::clean(&app).await?;
-            crate::github::clean(&app).await
+            crate::github::clean(&app).await?;
+            crate::runtime::clean(&app).await
         };
         let cleaning = cleaning.instrument(tracing::debug_span!("clean"));
         if let Err(error) = cleaning.await {
@@ -132,6 +142,38 @@ async fn count(app: &App) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Submits what `POST /execute` would be sent, for a task if one is named; answers its UUID.
+pub(crate) async fn submit(
+    app: &App,
+    principal: &Principal,
+    body: &Value,
+    task: Option<TaskId>,
+) -> ApiResult<Uuid> {
+    if let Some(task) = task {
+        let mut db = app.db.acquire().await?;
+        let found = tasks::find(&mut db, principal.workspace, task).await?;
+        found.ok_or_else(tasks::no_such_task)?;
+    }
+    let request = request::parse(body, &app.tuning)?;
+    let link = Link {
+        task,
+        ..Link::default()
+    };
+    let accepting = accept::accept(app, principal, request, None, true, &link);
+    Ok(Box::pin(accepting).await?.uuid)
+}
+
+/// An execution by its UUID.
+pub(crate) async fn find(
+    app: &App,
+    workspace: WorkspaceId,
+    uuid: Uuid,
+) -> ApiResult<Option<Record>> {
+    let mut db = app.db.acquire().await?;
+    let name = store::read::Name::Uuid(uuid);
+    Ok(store::read::find(&mut db, workspace, name).await?)
 }
 
 /// Tells everyone about events that were committed.

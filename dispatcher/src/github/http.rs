@@ -10,7 +10,9 @@ use super::store;
 use super::webhook::{Happened, is_signed, parse};
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
+use crate::feed;
 use crate::http::extract;
+use crate::tasks;
 
 /// Largest body, in bytes; events of pull requests have some 30 KiB.
 const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -74,10 +76,15 @@ async fn take(
     if !store::note(&mut tx, delivery, &Sha256::digest(body).into()).await? {
         return Ok("repeated");
     }
+    let mut told = Vec::new();
     if let Happened::Merged(pull) = happened {
         super::merged(&mut tx, pull).await?;
+        told = tasks::pull_request_merged(&mut tx, &pull.url).await?;
     }
     tx.commit().await?;
+    for workspace in told {
+        feed::poke(app, workspace);
+    }
     Ok(result)
 }
 

@@ -134,9 +134,15 @@ pub fn check_json(field: &str, value: Option<&Value>) -> ApiResult<()> {
     }]))
 }
 
-/// Reads a body: 413 beyond `limit` bytes, 408 when it has not arrived `within` that time.
+/// Reads a request's body: 413 beyond `limit` bytes, 408 when it has not arrived `within` that
+/// time.
 pub async fn read(request: Request, limit: usize, within: Duration) -> ApiResult<Bytes> {
-    let body = Limited::new(request.into_body(), limit).collect();
+    read_body(request.into_body(), limit, within).await
+}
+
+/// The same for a body alone.
+pub async fn read_body(body: axum::body::Body, limit: usize, within: Duration) -> ApiResult<Bytes> {
+    let body = Limited::new(body, limit).collect();
     match tokio::time::timeout(within, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),

@@ -21,8 +21,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::{
-    agents, api_keys, audit, auth, devices, executions, feed, github, policies, projects, secrets,
-    sessions, tasks, workspaces,
+    agents, api_keys, audit, auth, devices, executions, feed, github, policies, projects, runtime,
+    secrets, sessions, tasks, workspaces,
 };
 use doc::Doc;
 use routes::{Access, Route, Routes};
@@ -83,6 +83,7 @@ pub fn routes(app: &App) -> Routes {
         .merge(auth::routes(app))
         .merge(executions::routes(app))
         .merge(sessions::routes(app))
+        .merge(runtime::routes(app))
         .merge(agents::routes(app))
         .merge(github::routes(app))
         .merge(secrets::routes(app))
@@ -104,6 +105,10 @@ pub fn service(app: &App) -> (Router, Vec<Route>) {
         .layer(Extension(document))
         .fallback(async || ApiError::no_such_path())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            runtime::translate,
+        ))
         .layer(edge::cors(&app.tuning.cors_origins))
         .layer(middleware::from_fn(edge::security_headers))
         .layer(middleware::from_fn(trace::request_span))

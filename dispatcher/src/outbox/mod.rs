@@ -43,6 +43,11 @@ pub enum Effect {
         /// Which.
         execution: ExecutionId,
     },
+    /// An execution of a task started or ended: its task follows.
+    FollowTask {
+        /// Which.
+        execution: ExecutionId,
+    },
     /// A session was deleted: delete its objects.
     DeleteObjects {
         /// Whose.
@@ -51,10 +56,16 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether it is never performed first by who wrote it: there is one place for each lane,
+    /// and an end needs it for its log.
+    fn has_no_place(&self) -> bool {
+        matches!(self, Self::FollowTask { .. })
+    }
+
     fn is_slow(&self) -> bool {
         match self {
             Self::Enqueue { .. } | Self::Advance { .. } => false,
-            Self::ArchiveTurn { .. } | Self::DeleteObjects { .. } => true,
+            Self::ArchiveTurn { .. } | Self::FollowTask { .. } | Self::DeleteObjects { .. } => true,
         }
     }
 }
@@ -145,6 +156,9 @@ impl Places {
     }
 
     fn due_in(&self, effect: &Effect) -> f64 {
+        if effect.has_no_place() {
+            return 0.0;
+        }
         let (place, lease) = if effect.is_slow() {
             (&self.slow, perform::SLOW_HOLD)
         } else {
@@ -155,10 +169,15 @@ impl Places {
 
     /// Performs a committed effect as soon as its lane comes to it.
     pub fn perform(&mut self, app: &App, id: i64, effect: Effect) {
-        let (place, lane) = if effect.is_slow() {
-            (self.slow.take(), &app.lanes.slow)
+        let lane = if effect.is_slow() {
+            &app.lanes.slow
         } else {
-            (self.quick.take(), &app.lanes.quick)
+            &app.lanes.quick
+        };
+        let place = match effect.has_no_place() {
+            true => None,
+            false if effect.is_slow() => self.slow.take(),
+            false => self.quick.take(),
         };
         match place {
             Some(place) => drop(place.send(Own { id, effect })),

@@ -161,6 +161,9 @@ async fn slow_step(app: &App, own: Option<Own>) -> anyhow::Result<bool> {
     };
     let performed = match &effect {
         Some(Effect::ArchiveTurn { execution }) => executions::archive_turn(app, *execution).await,
+        Some(Effect::FollowTask { execution }) => {
+            executions::portal::follow::follow(app, *execution).await
+        }
         Some(Effect::DeleteObjects { session }) => executions::delete_objects(app, *session).await,
         _ => Err(anyhow::anyhow!("outbox row in the wrong lane or unknown")),
     };

@@ -46,6 +46,15 @@ impl Asker {
             agents: stored.into_iter().chain([kind.to_string()]).collect(),
         }
     }
+
+    /// A caller who wants something done at once, by no agent.
+    pub(super) fn without_agent(principal: &Principal) -> Self {
+        Self {
+            name: principal.name(),
+            role: principal.role.into(),
+            agents: Vec::new(),
+        }
+    }
 }
 
 /// A [`Role`] as it is stored.

@@ -9,9 +9,10 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::allow::{self, Asker, Denied};
-use super::reference::{Place, Reference, References, shaped};
+use super::reference::{Place, Reference, References, shaped, usual_for_repository};
 use super::store::uses::{self, Candidate, Use};
 use super::{Keys, owner};
+use crate::app::App;
 use crate::audit::{self, Actor, Entry, Outcome};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
@@ -150,6 +151,46 @@ pub(crate) async fn hand_out(
         uses::touch(db, &used).await?;
     }
     Ok(Ok(given))
+}
+
+/// The workspace's token for a repository's host, for what is done for a caller at once. `None`
+/// if there is none that this caller may use; the use is recorded.
+pub(crate) async fn git_token(
+    app: &App,
+    db: &mut PgConnection,
+    principal: &Principal,
+    repository_url: &str,
+) -> ApiResult<Option<Secret>> {
+    let asker = Asker::without_agent(principal);
+    let wanted = Wanted {
+        named: Vec::new(),
+        usual: vec![(Place::Git, usual_for_repository(repository_url))],
+    };
+    let Some(references) = choose(db, principal, asker, wanted).await? else {
+        return Ok(None);
+    };
+    let names: Vec<String> = references
+        .usual
+        .iter()
+        .map(|one| one.name.clone())
+        .collect();
+    let found = uses::candidates(db, principal.workspace, &names, &[]).await?;
+    for reference in &references.usual {
+        let Ok(secret) = find(&found, &references.asker, reference) else {
+            continue;
+        };
+        let Ok(value) = open(&app.keys, principal.workspace, secret, reference) else {
+            continue;
+        };
+        let actor = Actor::from(principal);
+        let resource = ("secret", secret.name.clone());
+        let entry = Entry::done(principal.workspace, &actor, "secret.used", resource);
+        let details = json!({"place": reference.place.name(), "version": secret.version});
+        audit::record(db, &entry.with(details)).await?;
+        uses::touch(db, &[secret.id]).await?;
+        return Ok(Some(value));
+    }
+    Ok(None)
 }
 
 /// Why a secret is not used.

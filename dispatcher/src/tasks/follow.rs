@@ -64,6 +64,25 @@ pub async fn follow(
     Ok(true)
 }
 
+/// Most tasks that one pull request finishes.
+const MAX_MERGED: i64 = 100;
+
+/// The tasks of all workspaces with this pull request are done: for what GitHub itself says, in
+/// the transaction that remembers it. Answers the workspaces whose feed is to be poked.
+pub async fn pull_request_merged(db: &mut PgConnection, url: &str) -> ApiResult<Vec<WorkspaceId>> {
+    let actor = Actor {
+        name: "github".to_owned(),
+        address: None,
+    };
+    let mut told = Vec::new();
+    for (workspace, task) in store::with_pull_request(db, url, MAX_MERGED).await? {
+        if follow(db, workspace, &actor, task, Step::Merged).await? {
+            told.push(workspace);
+        }
+    }
+    Ok(told)
+}
+
 /// Writes what a step means; false if that changes nothing.
 fn moved(fields: &mut Fields, step: Step<'_>) -> bool {
     let before = (

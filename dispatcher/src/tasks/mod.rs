@@ -26,7 +26,7 @@ use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
 use crate::workspaces::role::Permission;
 
-pub use follow::{Step, follow};
+pub use follow::{Step, follow, pull_request_merged};
 pub use kinds::Status;
 pub use store::Task;
 

@@ -191,16 +191,11 @@ fn prompts_are_text_or_parts() {
 #[test]
 fn credentials_that_cannot_be_had_are_faults() {
     const AGENT: &str = "codingAssistantAuthentication";
-    assert_eq!(faults(&with(AGENT, json!({"secret": "NAME"}))), [AGENT]);
+    assert!(faults(&with(AGENT, json!({"secret": "NAME"}))).is_empty());
     assert_eq!(faults(&with(AGENT, json!("FROM_ENV"))), [AGENT]);
     assert_eq!(faults(&with(AGENT, json!({}))), [AGENT]);
     assert!(faults(&with(AGENT, json!({"claudeAiOauth": {"accessToken": "x"}}))).is_empty());
-    for token in [
-        json!({"secret": "X"}),
-        json!("FROM_ENV"),
-        json!("a b"),
-        json!(1),
-    ] {
+    for token in [json!("FROM_ENV"), json!("a b"), json!(1)] {
         let github = json!({"repoUrl": "https://h/a/b", "accessToken": token});
         assert_eq!(faults(&with("github", github)), ["github.accessToken"]);
     }

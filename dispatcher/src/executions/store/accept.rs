@@ -2,7 +2,7 @@
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::execution::{OnWorkerLost, Priority, Repository, Spec};
-use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
+use clawlink_shared::id::{AgentId, ExecutionId, SessionId, TaskId, WorkspaceId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -91,6 +91,21 @@ pub(crate) async fn inherited(
     }))
 }
 
+/// What an execution is for, and what its client wants to read again.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// The task that it works on.
+    pub(crate) task: Option<TaskId>,
+    /// The stored agent that was asked for.
+    pub(crate) agent: Option<AgentId>,
+    /// Echoed.
+    pub(crate) payload: Option<String>,
+    /// Echoed.
+    pub(crate) claw_id: Option<String>,
+    /// Echoed.
+    pub(crate) client_session: Option<String>,
+}
+
 /// An execution that is about to be written.
 #[derive(Debug)]
 pub(crate) struct NewExecution<'a> {
@@ -106,6 +121,8 @@ pub(crate) struct NewExecution<'a> {
     pub(crate) submitted_by: &'a str,
     pub(crate) wait_reason: Option<WaitReason>,
     pub(crate) sealed_credentials: &'a [u8],
+    /// What it is for.
+    pub(crate) link: &'a Link,
     /// Key and fingerprint of the body.
     pub(crate) idempotency: Option<(&'a str, &'a [u8])>,
     /// Its first events.
@@ -165,10 +182,11 @@ pub(crate) async fn insert(
             returning turns
          ), new as (
             insert into executions (id, uuid, workspace_id, session_id, turn, agent, priority,
-                state, spec, resuming, on_worker_lost, submitted_by, wait_reason, last_seq)
+                state, spec, resuming, on_worker_lost, submitted_by, wait_reason, last_seq,
+                task_id, agent_id, payload, claw_id, client_session)
             overriding system value
             select $1, $13, $2, $3, turns, $6, $14, 'pending', $15, $4, $16, $17, $18,
-                cardinality($22::bigint[])
+                cardinality($22::bigint[]), $27, $28, $29, $30, $31
             from (select turns from made union all select turns from resumed) as turn
             returning id, turn
          ), sealed as (
@@ -214,6 +232,11 @@ pub(crate) async fn insert(
         &new.enqueue.effects,
         &new.enqueue.slow,
         &new.enqueue.due_in,
+        new.link.task.map(|task| task.0),
+        new.link.agent.map(|agent| agent.0),
+        new.link.payload,
+        new.link.claw_id,
+        new.link.client_session,
     )
     .fetch_optional(db)
     .await;

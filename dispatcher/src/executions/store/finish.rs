@@ -77,9 +77,18 @@ pub(crate) async fn end(
     held: &Locked,
     end: &End,
 ) -> anyhow::Result<Appended> {
-    let effects = effects_of(held);
-    let rows = outbox::Rows::of(&effects, &Places::default())?;
-    match write(db, held, end, &Work::default(), None, &rows).await? {
+    end_with(db, held, end, &Work::default()).await
+}
+
+/// The same where somebody outside says what came of it.
+pub(crate) async fn end_with(
+    db: &mut PgConnection,
+    held: &Locked,
+    end: &End,
+    work: &Work,
+) -> anyhow::Result<Appended> {
+    let rows = outbox::Rows::of(&effects_of(held), &Places::default())?;
+    match write(db, held, end, work, None, &rows).await? {
         Ended::Now(appended, _) => Ok(appended),
         Ended::Changed | Ended::NoArchive => anyhow::bail!("a locked row changed"),
     }
@@ -100,16 +109,17 @@ pub(crate) async fn end_reported(
 }
 
 /// What follows every end.
-fn effects_of(held: &Locked) -> [Effect; 2] {
-    [
+fn effects_of(held: &Locked) -> Vec<Effect> {
+    let execution = held.log.execution;
+    let mut effects = vec![
         Effect::Advance {
             session: held.log.session,
             workspace: held.workspace,
         },
-        Effect::ArchiveTurn {
-            execution: held.log.execution,
-        },
-    ]
+        Effect::ArchiveTurn { execution },
+    ];
+    effects.extend(held.task.map(|_| Effect::FollowTask { execution }));
+    effects
 }
 
 /// All of an end in one statement, so in one transaction: state, terminal event, archive and

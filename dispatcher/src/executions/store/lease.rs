@@ -12,6 +12,7 @@ use sqlx::postgres::types::PgInterval;
 use super::assignment::{self, Held};
 use super::events::{Appended, LockedLog, NewEvent, Numbered};
 use super::locked::Locked;
+use crate::outbox::Effect;
 use clawlink_shared::id::SessionId;
 
 /// Tries to confirm when others take the same place or write to the same log at that moment.
@@ -156,6 +157,7 @@ async fn try_confirm(
         "with taken as (
             select place from executions
             where workspace_id = $2 and state in ('planning', 'running', 'waiting')
+                and not is_external
          ), free as (
             select place from workspaces, generate_series(0, running_cap - 1) as place
             where id = $2 and (select count(*) from taken) < running_cap
@@ -301,13 +303,18 @@ pub(crate) async fn change(
 ) -> anyhow::Result<Option<Appended>> {
     let event = changed(held.state, to, held.worker.as_deref(), held.attempt)?;
     let new = Numbered::after(&held.log, &[event])?;
+    let follow = Effect::FollowTask {
+        execution: held.log.execution,
+    };
     let logged = sqlx::query!(
         "with changed as (
             update executions set state = $4, lease_expires_at = now() + $5,
                 started_at = coalesce(started_at, now()), last_seq = last_seq + 1
             where id = $1 and lease_hash = $2 and state = $3 and acked_at is not null
                 and last_seq = $6
-            returning id
+            returning id, task_id
+         ), followed as (
+            insert into outbox (effect, is_slow) select $8, true from changed where task_id is not null
          )
          insert into events (execution_id, seq, payload) select id, $6 + 1, $7 from changed",
         held.log.execution.0,
@@ -317,6 +324,7 @@ pub(crate) async fn change(
         interval(lease),
         held.log.last_seq,
         &new.payloads[0][..],
+        serde_json::to_value(follow)?,
     )
     .execute(db)
     .await?;

@@ -4,7 +4,7 @@
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::execution::{OnWorkerLost, State};
-use clawlink_shared::id::{ClaimId, ExecutionId, SessionId, WorkspaceId};
+use clawlink_shared::id::{ClaimId, ExecutionId, SessionId, TaskId, WorkspaceId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -17,6 +17,10 @@ pub(crate) struct Locked {
     pub(crate) log: LockedLog,
     /// Its tenant.
     pub(crate) workspace: WorkspaceId,
+    /// The task that it works on.
+    pub(crate) task: Option<TaskId>,
+    /// Whether somebody outside runs it, and no worker.
+    pub(crate) is_external: bool,
     /// Where it stands.
     pub(crate) state: State,
     /// Its place in the session.
@@ -66,7 +70,7 @@ pub(crate) struct CancelRequest {
 macro_rules! read_row {
     ($lock:literal, $db:expr, $execution:expr, $lease:expr, $workspace:expr) => {{
         let row = sqlx::query!(
-            "select session_id, workspace_id, state, turn, attempt, last_seq, last_n,
+            "select session_id, workspace_id, task_id, is_external, state, turn, attempt, last_seq, last_n,
                 unacknowledged, claim_id, worker_id, claimed_at, acked_at,
                 lease_expires_at, cancel_requested_at, cancel_reason, cancelled_by,
                 on_worker_lost, resumed_after_loss, ended_at, pr_url, clock_timestamp() as \"now!\"
@@ -88,6 +92,8 @@ macro_rules! read_row {
                 last_seq: row.last_seq,
             },
             workspace: WorkspaceId(row.workspace_id),
+            task: row.task_id.map(TaskId),
+            is_external: row.is_external,
             state: state(&row.state)?,
             turn: row.turn,
             attempt: row.attempt,

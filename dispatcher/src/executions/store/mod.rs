@@ -13,6 +13,7 @@ pub(crate) mod idempotency;
 pub(crate) mod lease;
 pub(crate) mod locked;
 pub(crate) mod pending;
+pub(crate) mod portal;
 pub(crate) mod pulls;
 pub(crate) mod read;
 pub(crate) mod requeue;

@@ -307,3 +307,23 @@ pub(super) async fn next_todo(
     .await?;
     Ok(id.map(TaskId))
 }
+
+/// The tasks of all workspaces with this pull request, workspace by workspace.
+pub(super) async fn with_pull_request(
+    db: &mut PgConnection,
+    url: &str,
+    limit: i64,
+) -> anyhow::Result<Vec<(WorkspaceId, TaskId)>> {
+    let rows = sqlx::query!(
+        "select id, workspace_id from tasks where github_pr_url = $1
+         order by workspace_id, id limit $2",
+        url,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    let found = rows
+        .into_iter()
+        .map(|row| (WorkspaceId(row.workspace_id), TaskId(row.id)));
+    Ok(found.collect())
+}
