@@ -6,13 +6,14 @@
 //! a rollback, must go to the pool, which finishes that at once.
 
 use std::ops::{Deref, DerefMut};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clawlink_shared::secret::Secret;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -58,10 +59,13 @@ impl Db {
     /// Connects; lends at most `connections` at a time.
     pub async fn connect(url: &Secret, connections: u32) -> anyhow::Result<Self> {
         let connections = connections.max(1);
+        let options = PgConnectOptions::from_str(url.expose()).ok();
+        let options = options.context("DATABASE_URL is not valid")?;
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE)
-            .connect(url.expose())
+            // Compiling a plan takes longer than any of our statements may.
+            .connect_with(options.options([("jit", "off")]))
             .await
             .context("connect to Postgres")?;
         Ok(Self(Arc::new(Parts {

@@ -17,6 +17,9 @@ const COLUMNS: &str = "id, workspace_id, project_id, key, title, description, st
     due_date, github_pr_url, github_pr_number, parent_id, position, archived, created_by, \
     created_at, updated_at";
 
+/// Rows in order through which common words are looked for.
+const NEAR: i64 = 5000;
+
 /// Counts what is below each task of a page.
 const PROGRESS: &str = "lateral (
     with recursive under as (
@@ -61,6 +64,27 @@ pub(in crate::tasks) enum Order {
     Newest(Option<i64>),
 }
 
+impl Order {
+    /// What Postgres sorts by. Not by the id itself: its index spans all workspaces.
+    fn by(&self) -> &'static str {
+        match self {
+            Self::Board(_) => "position",
+            Self::Newest(_) => "-id",
+        }
+    }
+}
+
+/// How a statement comes by its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Along an index that the planner chooses.
+    Planned,
+    /// Through the nearest rows in order: common words fill a page at once.
+    Near,
+    /// Through the index of words, for those that are too rare for that.
+    Words,
+}
+
 /// A page of tasks.
 pub(in crate::tasks) async fn page(
     db: &mut PgConnection,
@@ -69,49 +93,94 @@ pub(in crate::tasks) async fn page(
     order: &Order,
     limit: i64,
 ) -> anyhow::Result<Vec<Task>> {
-    let words = match &filter.text {
-        Some(text) => match words(db, text).await? {
-            None => return Ok(Vec::new()),
-            words => words,
-        },
-        None => None,
+    let Some(text) = &filter.text else {
+        let sql = statement(workspace, filter, order, limit, None, Way::Planned);
+        return fetch(db, sql).await;
     };
-    let mut sql = QueryBuilder::new("select page.*, below, below_done from (select ");
-    sql.push(COLUMNS);
-    sql.push(" from tasks where workspace_id = ");
-    sql.push_bind(workspace.0);
-    narrow(&mut sql, workspace, filter, words.as_deref());
-    let by = match order {
-        Order::Board(after) => {
-            if let Some(after) = after {
-                sql.push(" and position > ").push_bind(after);
-            }
-            "position"
-        }
-        Order::Newest(before) => {
-            if let Some(before) = before {
-                sql.push(" and id < ").push_bind(before);
-            }
-            "id desc"
-        }
+    let Some(words) = words(db, text).await? else {
+        return Ok(Vec::new());
     };
-    sql.push(" order by ")
-        .push(by)
-        .push(" limit ")
-        .push_bind(limit);
-    sql.push(") page, ").push(PROGRESS);
-    sql.push(" order by ").push(by);
-    // Not kept as a prepared statement: it is to be planned with these values.
+    // How common a beginning of a word is, the planner cannot know.
+    let sql = statement(workspace, filter, order, limit, Some(&words), Way::Near);
+    let tasks = fetch(db, sql).await?;
+    if tasks.len() as i64 == limit {
+        return Ok(tasks);
+    }
+    let sql = statement(workspace, filter, order, limit, Some(&words), Way::Words);
+    fetch(db, sql).await
+}
+
+/// Not kept as a prepared statement: it is to be planned with its values.
+async fn fetch(
+    db: &mut PgConnection,
+    mut sql: QueryBuilder<Postgres>,
+) -> anyhow::Result<Vec<Task>> {
     let tasks = sql.build_query_as().persistent(false).fetch_all(db).await?;
     Ok(tasks)
 }
 
-fn narrow(
-    sql: &mut QueryBuilder<Postgres>,
+fn statement(
     workspace: WorkspaceId,
     filter: &Filter,
+    order: &Order,
+    limit: i64,
     words: Option<&str>,
-) {
+    way: Way,
+) -> QueryBuilder<Postgres> {
+    let mut sql = QueryBuilder::new("with found as ");
+    // In the index of words the workspace is one of them; its own index would only be in the way.
+    let (begin, here) = match way {
+        Way::Planned | Way::Near => (
+            "not materialized (select ",
+            " from tasks where workspace_id = ",
+        ),
+        Way::Words => (
+            "materialized (select ",
+            " from tasks where workspace_id + 0 = ",
+        ),
+    };
+    sql.push(begin).push(COLUMNS).push(", search").push(here);
+    sql.push_bind(workspace.0);
+    narrow(&mut sql, workspace, filter);
+    match order {
+        Order::Board(Some(after)) => {
+            sql.push(" and position > ").push_bind(after.clone());
+        }
+        Order::Newest(Some(before)) => {
+            sql.push(" and -id > ").push_bind(-before);
+        }
+        Order::Board(None) | Order::Newest(None) => {}
+    }
+    let by = order.by();
+    if way == Way::Near {
+        sql.push(format!(" order by {by} limit {NEAR}"));
+    }
+    let matches = |sql: &mut QueryBuilder<Postgres>, words: &str| {
+        let both = format!("{} & ( {words} )", here_lexeme(workspace));
+        sql.push("search @@ ").push_bind(both).push("::tsquery");
+    };
+    if let (Way::Words, Some(words)) = (way, words) {
+        sql.push(" and ");
+        matches(&mut sql, words);
+    }
+    sql.push(") select page.*, below, below_done from (select ");
+    sql.push(COLUMNS).push(" from found");
+    if let (Way::Near, Some(words)) = (way, words) {
+        sql.push(" where ");
+        matches(&mut sql, words);
+    }
+    sql.push(format!(" order by {by} limit ")).push_bind(limit);
+    sql.push(") page, ").push(PROGRESS);
+    sql.push(format!(" order by {by}"));
+    sql
+}
+
+/// The workspace as a word of the index.
+fn here_lexeme(workspace: WorkspaceId) -> String {
+    lexeme(&format!("ws:{workspace}"))
+}
+
+fn narrow(sql: &mut QueryBuilder<Postgres>, workspace: WorkspaceId, filter: &Filter) {
     if let Some(project) = filter.project {
         sql.push(" and project_id = ").push_bind(project.0);
     }
@@ -156,17 +225,10 @@ fn narrow(
         Some(false) => sql.push(" and not archived"),
         None => sql,
     };
-    let here = lexeme(&format!("ws:{workspace}"));
     if let Some(label) = &filter.label {
-        let both = format!("{here} & {}", lexeme(label));
+        let both = format!("{} & {}", here_lexeme(workspace), lexeme(label));
         sql.push(" and labels @> array[").push_bind(label.clone());
         sql.push("] and search @@ ")
-            .push_bind(both)
-            .push("::tsquery");
-    }
-    if let Some(words) = words {
-        let both = format!("{here} & ( {words} )");
-        sql.push(" and search @@ ")
             .push_bind(both)
             .push("::tsquery");
     }
