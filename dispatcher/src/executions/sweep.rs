@@ -120,7 +120,7 @@ pub(super) async fn end_broken(
     let Some(held) = held.filter(|held| held.state.is_active() && held.claim == Some(claim)) else {
         return Ok(());
     };
-    let end = cancelled(&held).unwrap_or_else(|| End::Failed {
+    let end = cancelled(&held).unwrap_or(End::Failed {
         code: failure.code,
         message: failure.message,
     });

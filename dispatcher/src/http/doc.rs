@@ -24,14 +24,17 @@ pub const BEARER: &str = "bearer";
 /// Name of the schema of every error answer.
 pub const PROBLEM: &str = "Problem";
 
+/// A schema and its media type.
+type Content = (RefOr<Schema>, &'static str);
+
 /// Description of one route.
 pub struct Doc {
     summary: &'static str,
     parameters: Vec<Parameter>,
     uuids: Vec<&'static str>,
     texts: Vec<&'static str>,
-    body: Option<(RefOr<Schema>, &'static str)>,
-    answers: Vec<(u16, Option<(RefOr<Schema>, &'static str)>)>,
+    body: Option<Content>,
+    answers: Vec<(u16, Option<Content>)>,
     refuses: &'static [u16],
     schemas: Vec<(String, RefOr<Schema>)>,
 }

@@ -65,7 +65,7 @@ impl Limiter {
         if self.per_minute == 0 {
             return Ok(None);
         }
-        if let Some(standing) = self.from_taken(caller)? {
+        if let Some(standing) = self.use_taken(caller)? {
             return Ok(Some(standing));
         }
         let want = (self.per_minute / SHARE).max(1);
@@ -95,7 +95,7 @@ impl Limiter {
     }
 
     /// Uses a token that this replica has, if it may decide alone.
-    fn from_taken(&self, caller: &str) -> ApiResult<Option<Standing>> {
+    fn use_taken(&self, caller: &str) -> ApiResult<Option<Standing>> {
         let mut callers = self.lock();
         let now = Instant::now();
         let Some(taken) = callers.get_mut(caller).filter(|taken| taken.until > now) else {

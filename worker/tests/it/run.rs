@@ -186,9 +186,8 @@ const REPORTS: usize = 8;
 #[tokio::test]
 async fn earlier_reports_that_nobody_takes_hold_up_work_for_a_while_only() {
     let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
-    let mut told = dispatcher.told();
-    told.lose_answers.insert("complete", usize::MAX);
-    drop(told);
+    let answers = usize::MAX;
+    dispatcher.told().lose_answers.insert("complete", answers);
     dispatcher.submit("true");
     let worker = machine.start(&dispatcher);
     dispatcher
