@@ -40,7 +40,7 @@ pub fn routes(app: &App) -> Routes {
             "/health/live",
             Access::Public,
             health::live,
-            Doc::new("Whether this process answers").gives_any(200),
+            Doc::new("Whether this process answers").gives_as(200, "text/plain"),
         )
         .get(
             "/status",

@@ -71,7 +71,7 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     (
         "POST /api/tasks/{id}/create_pr",
         Needs(ExecutionSubmit),
-        404,
+        409,
     ),
     ("POST /api/runtime/sessions", Needs(ExecutionRead), 200),
     ("GET /api/runtime/sessions/{id}", Needs(ExecutionRead), 400),

@@ -37,7 +37,8 @@ async fn connections_that_the_server_ended_are_replaced() {
     drop(lent);
     sqlx::query(
         "select pg_terminate_backend(pid) from pg_stat_activity
-         where datname = current_database() and pid <> pg_backend_pid()",
+         where datname = current_database() and usename = current_user
+            and pid <> pg_backend_pid()",
     )
     .execute(&mut PgConnection::connect(&test.database_url()).await.unwrap())
     .await
@@ -71,7 +72,8 @@ async fn no_more_are_lent_than_there_are() {
     }
     let count: i64 = sqlx::query_scalar(
         "select count(*) from pg_stat_activity
-         where datname = current_database() and pid <> pg_backend_pid()",
+         where datname = current_database() and usename = current_user
+            and pid <> pg_backend_pid()",
     )
     .fetch_one(&mut PgConnection::connect(&test.database_url()).await.unwrap())
     .await
