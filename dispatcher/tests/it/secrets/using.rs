@@ -128,6 +128,7 @@ async fn another_workspace_has_no_such_secret() {
         .await
         .unwrap();
     let id = submitted.json::<Value>().await.unwrap()["executionId"].clone();
+    test.queued().await;
     assert!(Worker::new(&test.dispatcher).claim_now().await.is_none());
     let shown = test.http.get(test.url(&format!("/executions/{id}")));
     let shown = shown.bearer_auth(foreign.expose()).send().await.unwrap();
