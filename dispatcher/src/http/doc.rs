@@ -180,6 +180,9 @@ impl Doc {
             operation = operation.response(status.to_string(), answer.build());
         }
         for (status, why) in refusals(path, access, self.refuses) {
+            if self.answers.iter().any(|(known, _)| *known == status) {
+                continue;
+            }
             let schema = RefOr::Ref(Ref::from_schema_name(PROBLEM));
             let content = ContentBuilder::new().schema(Some(schema)).build();
             let answer = ResponseBuilder::new()
@@ -236,7 +239,8 @@ fn refusals(path: &str, access: Access, more: &[u16]) -> Vec<(u16, &'static str)
     if access != Access::Public || has(403) {
         list.push((403, "The caller may not do this."));
     }
-    if path.contains('{') || has(404) {
+    // Also what a body or a query names may be missing.
+    if path.contains('{') || access != Access::Public || has(404) {
         list.push((404, "There is no such thing that the caller may see."));
     }
     list

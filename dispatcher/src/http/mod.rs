@@ -46,7 +46,9 @@ pub fn routes(app: &App) -> Routes {
             "/status",
             Access::Public,
             health::status,
-            Doc::new("The pool and the queue; 429 while no worker is idle").gives_any(200),
+            Doc::new("The pool and the queue; 429 while no worker is idle")
+                .gives_any(200)
+                .gives_any(429),
         )
         .get(
             "/metrics",
