@@ -23,6 +23,9 @@ const MARKS: [&str; 2] = ["session_id", "tenant_id"];
 /// Fields with content of the caller's own, whose keys mean nothing to us.
 const OPAQUE: [&str; 3] = ["config", "metadata", "context"];
 
+/// Largest answer that is translated, in bytes; a page of tasks is far below it.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
 /// The middleware around all routes.
 pub async fn translate(
     State(app): State<App>,
@@ -50,7 +53,7 @@ pub async fn translate(
         return Ok(response);
     }
     let (mut parts, body) = response.into_parts();
-    let bytes = axum::body::to_bytes(body, usize::MAX)
+    let bytes = axum::body::to_bytes(body, MAX_ANSWER)
         .await
         .map_err(anyhow::Error::from)?;
     let value: Value = serde_json::from_slice(&bytes).map_err(anyhow::Error::from)?;

@@ -271,3 +271,17 @@ async fn unknown_tasks_and_agents_are_not_run() {
         .await;
     assert_eq!(listed, json!([]), "nothing was left behind");
 }
+
+#[tokio::test]
+async fn a_later_turn_is_not_taken_before_an_earlier_one() {
+    let board = Board::start().await;
+    let first = board.test.submit().await;
+    let second = board.test.resume(&first).await;
+    let path = format!("/api/runtime/executions/{}/state", second.id);
+    let report = board.call(Method::PATCH, &path);
+    let (status, problem) = refusal(report.json(&json!({"status": "running"}))).await;
+    assert_eq!((status, &problem["error"]), (409, &json!("session_busy")));
+    board.report(first.id, json!({"status": "completed"})).await;
+    let taken = board.report(second.id, json!({"status": "running"})).await;
+    assert_eq!(taken["status"], "running");
+}

@@ -73,7 +73,13 @@ pub(super) async fn report(
     let was_pending = held.state == ExecutionState::Pending;
     let mut appended = Vec::new();
     if was_pending {
-        appended.push(portal::take(&mut tx, &mut held, &principal.name(), SILENCE).await?);
+        let taken = portal::take(&mut tx, &mut held, &principal.name(), SILENCE).await?;
+        appended.push(taken.ok_or_else(|| {
+            ApiError::conflict(
+                "session_busy",
+                "an earlier turn of this session has not ended; wait for it",
+            )
+        })?);
         if held.task.is_some() {
             outbox::add(&mut tx, &Effect::FollowTask { execution: id }).await?;
         }

@@ -138,33 +138,39 @@ async fn select(
     rows.collect()
 }
 
-/// Gives a locked pending execution to somebody outside, and walks it to `running`.
+/// Gives a locked pending execution to somebody outside, and walks it to `running`. `None` if an
+/// earlier turn of its session has not ended.
 pub(crate) async fn take(
     db: &mut PgConnection,
     held: &mut Locked,
     by: &str,
     silence: Duration,
-) -> anyhow::Result<Appended> {
+) -> anyhow::Result<Option<Appended>> {
     anyhow::ensure!(held.state == State::Pending, "only pending ones are taken");
     let steps = [
         changed(State::Pending, State::Planning, Some(by), held.attempt + 1)?,
         changed(State::Planning, State::Running, Some(by), held.attempt + 1)?,
     ];
     let taken = sqlx::query!(
-        "update executions set state = 'running', is_external = true, worker_id = $2,
+        "update executions e set state = 'running', is_external = true, worker_id = $2,
             attempt = attempt + 1, claimed_at = now(), acked_at = now(), started_at = now(),
             lease_expires_at = now() + $3, lease_hash = null, claim_id = null, wait_reason = null
-         where id = $1 and state = 'pending' and cancel_requested_at is null",
+         where id = $1 and state = 'pending' and cancel_requested_at is null
+            and not exists (select from executions earlier
+                where earlier.session_id = e.session_id and earlier.turn < e.turn
+                    and earlier.state in ('pending', 'planning', 'running', 'waiting'))",
         held.log.execution.0,
         by,
         interval(silence),
     )
     .execute(&mut *db)
     .await?;
-    anyhow::ensure!(taken.rows_affected() == 1, "a locked row changed");
+    if taken.rows_affected() == 0 {
+        return Ok(None);
+    }
     held.state = State::Running;
     held.is_external = true;
-    append(db, &mut held.log, &steps).await
+    Ok(Some(append(db, &mut held.log, &steps).await?))
 }
 
 /// Notes that whoever runs an execution outside was heard.
