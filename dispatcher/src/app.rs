@@ -9,6 +9,8 @@ use clawlink_shared::shutdown::Shutdown;
 use sqlx::Connection;
 
 use crate::audit::Denials;
+use crate::auth::limits::Attempts;
+use crate::auth::oidc::Providers;
 use crate::auth::password::Passwords;
 use crate::auth::settings::SignInSettings;
 use crate::auth::token::TokenKeys;
@@ -48,6 +50,10 @@ pub struct Parts {
     pub rights: crate::auth::Memory,
     /// Hashes passwords.
     pub passwords: Passwords,
+    /// How often somebody may try to sign in.
+    pub attempts: Attempts,
+    /// Where people may sign in instead.
+    pub providers: Providers,
     /// How people sign in.
     pub sign_in: SignInSettings,
     /// What workers show to claim.
@@ -101,6 +107,8 @@ impl App {
             keys,
             rights: crate::auth::Memory::default(),
             passwords: Passwords::new(&settings.sign_in)?,
+            attempts: Attempts::new(&settings.sign_in),
+            providers: Providers::new(&settings.sign_in, &settings.github)?,
             sign_in: settings.sign_in.clone(),
             pool_token,
             tuning: settings.tuning.clone(),

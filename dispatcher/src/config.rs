@@ -18,6 +18,7 @@ use crate::workspaces::role::KeyRole;
 use clawlink_shared::worker_args::WorkerArgs;
 
 use crate::auth::settings::SignInSettings;
+use crate::http::forwarded::Network;
 
 /// Where the parts are and what is shared by all replicas of one installation.
 #[derive(Debug, Clone, Args)]
@@ -136,6 +137,15 @@ pub struct Tuning {
     /// idle connection is closed after it too.
     #[arg(long, env = "CLAWLINK_REQUEST_SECONDS", default_value = "75", value_parser = seconds)]
     pub request: Duration,
+    /// Proxies whose `X-Forwarded-For` is believed, as networks such as `10.0.0.0/8`, separated
+    /// by commas.
+    #[arg(
+        long,
+        env = "CLAWLINK_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "NETWORK"
+    )]
+    pub trusted_proxies: Vec<Network>,
     /// How long a draining dispatcher waits for open requests, in seconds.
     #[arg(long, env = "CLAWLINK_DRAIN_SECONDS", default_value = "20", value_parser = seconds)]
     pub drain: Duration,

@@ -4,6 +4,7 @@
 //! and says what to do; everything else arrives through `From<anyhow::Error>` and leaves as a
 //! bare `internal_error`, logged once. Existence does not leak: unseen is 404, refused 403.
 
+use std::fmt;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -176,6 +177,13 @@ impl ApiError {
     /// The stable code.
     pub fn code(&self) -> &'static str {
         self.0.code
+    }
+}
+
+impl fmt::Display for ApiError {
+    /// What the client is told.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.detail)
     }
 }
 

@@ -109,6 +109,30 @@ enum Audit {
 
 #[derive(Subcommand)]
 enum Admin {
+    /// Makes an account and prints a token that gives it a password; for where registration
+    /// is closed.
+    CreateUser {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        of: Installation,
+        /// The person's e-mail address.
+        #[arg(long)]
+        email: String,
+        /// A name that nobody else has.
+        #[arg(long)]
+        username: String,
+    },
+    /// Prints a token with which a person sets a new password, once.
+    ResetPassword {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        of: Installation,
+        /// The person's e-mail address.
+        #[arg(long)]
+        email: String,
+    },
     /// Makes an API key and prints it once.
     CreateKey {
         #[command(flatten)]
@@ -249,6 +273,37 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             } else {
                 report.to_text()
             });
+        }
+        Command::Admin {
+            task:
+                Admin::CreateUser {
+                    settings,
+                    of,
+                    email,
+                    username,
+                },
+        } => {
+            let mut db = of.connect(&settings).await?;
+            let mut transaction = db.begin().await?;
+            let token = auth::reset::create(&mut transaction, &email, &username).await;
+            let token = token.map_err(|error| anyhow::anyhow!("make the account: {error}"))?;
+            transaction.commit().await?;
+            say(&auth::reset::explain(&settings.sign_in, &token));
+        }
+        Command::Admin {
+            task:
+                Admin::ResetPassword {
+                    settings,
+                    of,
+                    email,
+                },
+        } => {
+            let mut db = of.connect(&settings).await?;
+            let mut transaction = db.begin().await?;
+            let token = auth::reset::issue(&mut transaction, &email).await?;
+            let token = token.with_context(|| format!("nobody has the address {email}"))?;
+            transaction.commit().await?;
+            say(&auth::reset::explain(&settings.sign_in, &token));
         }
         Command::Admin {
             task:

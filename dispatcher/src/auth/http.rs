@@ -14,7 +14,7 @@ use super::person::{self, SignIn};
 use super::principal::{KeyRole, Person, Principal};
 use super::store::users::Status;
 use super::token::{self, TenantId};
-use super::{api_key, refresh, rights, wire};
+use super::{api_key, refresh, reset, rights, wire};
 use crate::app::App;
 use crate::audit::Actor;
 use crate::error::{ApiError, ApiResult};
@@ -38,7 +38,12 @@ pub(super) async fn register(
 ) -> ApiResult<Response> {
     let address = from.map(|Extension(Peer(address))| address);
     let signed_in = person::register(&app, &body.email, &body.username, &body.password, address);
-    answer(&app, StatusCode::CREATED, signed_in.await?, body.cookie)
+    Ok(answer(
+        &app,
+        StatusCode::CREATED,
+        signed_in.await?,
+        body.cookie,
+    ))
 }
 
 pub(super) async fn login(
@@ -48,7 +53,7 @@ pub(super) async fn login(
 ) -> ApiResult<Response> {
     let address = from.map(|Extension(Peer(address))| address);
     let signed_in = person::login(&app, &body.email, &body.password, address).await?;
-    answer(&app, StatusCode::OK, signed_in, body.cookie)
+    Ok(answer(&app, StatusCode::OK, signed_in, body.cookie))
 }
 
 pub(super) async fn refresh(
@@ -59,10 +64,10 @@ pub(super) async fn refresh(
 ) -> ApiResult<Response> {
     let address = from.map(|Extension(Peer(address))| address);
     let in_cookie = body.refresh_token.is_none();
-    let shown = body.refresh_token.or_else(|| cookie(&headers));
+    let shown = body.refresh_token.or_else(|| cookie(&headers, COOKIE));
     let shown = shown.ok_or_else(|| ApiError::unauthorized("send a refreshToken"))?;
     let signed_in = refresh::exchange(&app, &shown, address).await?;
-    answer(&app, StatusCode::OK, signed_in, in_cookie)
+    Ok(answer(&app, StatusCode::OK, signed_in, in_cookie))
 }
 
 pub(super) async fn me(
@@ -118,7 +123,7 @@ pub(super) async fn change_password(
 ) -> ApiResult<Response> {
     let (current, new) = (&body.current_password, &body.new_password);
     let signed_in = person::change_password(&app, &person, current, new).await?;
-    answer(&app, StatusCode::OK, signed_in, body.cookie)
+    Ok(answer(&app, StatusCode::OK, signed_in, body.cookie))
 }
 
 pub(super) async fn logout(
@@ -137,13 +142,26 @@ pub(super) async fn logout_everywhere(
     Ok(without_cookie(&app))
 }
 
+pub(super) async fn reset(
+    State(app): State<App>,
+    from: From,
+    Json(body): Json<wire::Reset>,
+) -> ApiResult<StatusCode> {
+    let address = from.map(|Extension(Peer(address))| address);
+    reset::reset(&app, &body.token, &body.password, address).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(super) async fn key_token(
     State(app): State<App>,
+    from: From,
     Json(body): Json<wire::KeyToken>,
 ) -> ApiResult<Answer<wire::Token>> {
     let wrong = || {
         ApiError::unauthorized("the API key is unknown, expired, revoked or of another workspace")
     };
+    let address = from.map(|Extension(Peer(address))| address);
+    app.attempts.from_address(&app.bus, address).await?;
     let found = rights::of_key_hash(&app, hash_token(body.api_key.expose())).await?;
     let (principal, status) = found.ok_or_else(wrong)?;
     let own = TenantId::Number(principal.workspace.0);
@@ -194,15 +212,24 @@ pub(super) async fn register_key(
 }
 
 /// The tokens as an answer; the refresh token as a cookie if the client wants that.
-fn answer(
+pub(super) fn answer(
     app: &App,
     status: StatusCode,
     signed_in: SignIn,
     in_cookie: bool,
-) -> ApiResult<Response> {
+) -> Response {
     let seconds = app.sign_in.refresh.as_secs();
     let SignIn { user, web, refresh } = signed_in;
-    let cookie = in_cookie.then(|| cookie_header(app, refresh.expose(), seconds));
+    let cookie = in_cookie.then(|| {
+        cookie_header(
+            app,
+            COOKIE,
+            COOKIE_PATH,
+            "Strict",
+            refresh.expose(),
+            seconds,
+        )
+    });
     let body = wire::SignedIn {
         token: web,
         expires_in: token::WEB_SECONDS,
@@ -216,34 +243,47 @@ fn answer(
     if let Some(cookie) = cookie {
         headers.insert(header::SET_COOKIE, cookie);
     }
-    Ok(response)
+    response
 }
 
 fn without_cookie(app: &App) -> Response {
-    let cookie = [(header::SET_COOKIE, cookie_header(app, "", 0))];
+    let cookie = [(
+        header::SET_COOKIE,
+        cookie_header(app, COOKIE, COOKIE_PATH, "Strict", "", 0),
+    )];
     (StatusCode::NO_CONTENT, cookie).into_response()
 }
 
-fn cookie_header(app: &App, value: &str, seconds: u64) -> HeaderValue {
+/// A cookie that scripts cannot read. `same_site` is `Strict`, or `Lax` for what must come
+/// along when another site sends the browser here.
+pub(super) fn cookie_header(
+    app: &App,
+    name: &str,
+    path: &str,
+    same_site: &str,
+    value: &str,
+    seconds: u64,
+) -> HeaderValue {
     let secure = if app.sign_in.is_https() {
         "; Secure"
     } else {
         ""
     };
     let text = format!(
-        "{COOKIE}={value}; Path={COOKIE_PATH}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+        "{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite={same_site}{secure}"
     );
-    HeaderValue::try_from(text).expect("our tokens are URL-safe")
+    HeaderValue::try_from(text).expect("names, paths and our tokens are plain text")
 }
 
-fn cookie(headers: &HeaderMap) -> Option<Secret> {
+/// The value that the browser keeps under this name.
+pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<Secret> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, value)| *name == COOKIE && !value.is_empty())
+        .find(|(found, value)| *found == name && !value.is_empty())
         .map(|(_, value)| Secret::new(value))
 }
 

@@ -8,15 +8,20 @@
 pub mod admit;
 pub mod api_key;
 mod http;
+pub mod limits;
+pub mod oidc;
 pub mod password;
 pub mod person;
 pub mod principal;
 mod refresh;
+pub mod reset;
 mod rights;
 pub mod settings;
 mod store;
 pub mod token;
 mod wire;
+
+use std::time::Duration;
 
 use crate::app::App;
 use crate::http::doc::Doc;
@@ -24,6 +29,9 @@ use crate::http::routes::{Access, Routes};
 use crate::workspaces::role::Permission;
 
 pub use rights::{Memory, forget};
+
+/// How often what is over is thrown away.
+const CLEAN: Duration = Duration::from_secs(60 * 60);
 
 /// The routes of this feature.
 pub fn routes(app: &App) -> Routes {
@@ -120,9 +128,38 @@ pub fn routes(app: &App) -> Routes {
             http::logout_everywhere,
             Doc::new("End all sign-ins of the person").gives_nothing(204),
         )
+        .post(
+            "/api/auth/reset",
+            Access::Public,
+            http::reset,
+            Doc::new("Set a password with a token that the operator gave")
+                .body::<wire::Reset>()
+                .gives_nothing(204)
+                .refuses(&[401]),
+        )
+        .merge(oidc::routes(app))
 }
 
 /// Starts what runs beside requests.
 pub fn spawn_loops(app: &App) {
     app.shutdown.tracker().spawn(rights::listen(app.clone()));
+    app.shutdown.tracker().spawn(clean_loop(app.clone()));
+}
+
+/// Throws away sign-ins and tokens that give nothing any more.
+pub async fn clean(app: &App) -> anyhow::Result<()> {
+    let mut db = app.db.acquire().await?;
+    store::sign_ins::clean(&mut db, Duration::from_secs(token::WEB_SECONDS)).await
+}
+
+async fn clean_loop(app: App) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CLEAN) => {}
+            () = app.shutdown.soft().cancelled() => return,
+        }
+        if let Err(error) = clean(&app).await {
+            tracing::warn!(error = format!("{error:#}"), "old sign-ins not thrown away");
+        }
+    }
 }

@@ -12,6 +12,9 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use clawlink_shared::secret::Secret;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 use super::settings::SignInSettings;
@@ -27,6 +30,11 @@ const MAX_WAITING: usize = 256;
 const BUSY_SECONDS: u64 = 2;
 /// Lanes of one hash; it is computed by one thread.
 const LANES: u32 = 1;
+
+/// Name of the algorithm of the earlier portal's hashes.
+const PBKDF2: &str = "pbkdf2-sha256";
+/// Rounds that such a hash may ask for.
+const MAX_ROUNDS: u32 = 1_000_000;
 
 /// Hashes passwords and compares them.
 #[derive(Clone)]
@@ -140,8 +148,13 @@ fn verify(argon: &Argon2<'_>, password: &str, stored: &str) -> anyhow::Result<Ve
     }
     let parsed = PasswordHash::new(stored).ok();
     let parsed = parsed.context("users.password_hash is not a PHC string")?;
-    let is_right = argon.verify_password(password.as_bytes(), &parsed).is_ok();
-    let is_current = Params::try_from(&parsed).is_ok_and(|params| {
+    let is_right = match parsed.algorithm.as_str() == PBKDF2 {
+        true => is_old_one(password, &parsed),
+        false => argon.verify_password(password.as_bytes(), &parsed).is_ok(),
+    };
+    let is_argon = parsed.algorithm.as_str() == Algorithm::Argon2id.as_str();
+    let params = Params::try_from(&parsed).ok().filter(|_| is_argon);
+    let is_current = params.is_some_and(|params| {
         let now = argon.params();
         (params.m_cost(), params.t_cost(), params.p_cost())
             == (now.m_cost(), now.t_cost(), now.p_cost())
@@ -151,4 +164,31 @@ fn verify(argon: &Argon2<'_>, password: &str, stored: &str) -> anyhow::Result<Ve
         false => None,
     };
     Ok(Verdict { is_right, rehashed })
+}
+
+/// Compares with a hash of the earlier portal: PBKDF2 with HMAC-SHA-256, one block.
+fn is_old_one(password: &str, stored: &PasswordHash) -> bool {
+    let rounds = stored.params.get_decimal("i");
+    let (Some(rounds @ 1..=MAX_ROUNDS), Some(salt), Some(hash)) =
+        (rounds, &stored.salt, &stored.hash)
+    else {
+        return false;
+    };
+    let key = Hmac::<Sha256>::new_from_slice(password.as_bytes());
+    let key = key.expect("HMAC takes keys of any length");
+    let mac = |parts: &[&[u8]]| -> [u8; 32] {
+        let mut mac = key.clone();
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finalize().into_bytes().into()
+    };
+    let mut step = mac(&[salt.as_ref(), &1u32.to_be_bytes()]);
+    let mut block = step;
+    for _ in 1..rounds {
+        step = mac(&[&step]);
+        block
+            .iter_mut()
+            .zip(step)
+            .for_each(|(sum, byte)| *sum ^= byte);
+    }
+    block.ct_eq(hash.as_bytes()).into()
 }

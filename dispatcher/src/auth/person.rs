@@ -56,17 +56,16 @@ pub(super) async fn register(
 ) -> ApiResult<SignIn> {
     let email = email_address(email)?;
     let username = user_name(username)?;
-    let closed =
-        || ApiError::forbidden("registration is closed; ask whoever runs this for an account");
     let registration = app.sign_in.registration;
     if registration == Registration::Closed {
-        return Err(closed());
+        return Err(registration_closed());
     }
+    app.attempts.from_address(&app.bus, address).await?;
     let hash = app.passwords.hash(password).await?;
     let mut tx = app.db.begin().await?;
     let is_first = users::lock_registration(&mut tx).await?;
     if registration == Registration::First && !is_first {
-        return Err(closed());
+        return Err(registration_closed());
     }
     let new = NewUser {
         email: &email,
@@ -74,18 +73,19 @@ pub(super) async fn register(
         display_name: None,
         password_hash: Some(&hash),
         is_platform_admin: is_first,
+        is_email_verified: false,
     };
-    let user = create(&mut tx, new, address).await?;
+    let user = create(&mut tx, new, |user| actor(user, address)).await?;
     let sign_in = begin(app, &mut tx, user, "password", address).await?;
     tx.commit().await?;
     Ok(sign_in)
 }
 
-/// Adds a person, and whatever being the first one gives.
+/// Adds a person, and whatever being the first one gives; `by` says who does that.
 pub(super) async fn create(
     db: &mut PgConnection,
     new: NewUser<'_>,
-    address: Option<IpAddr>,
+    by: impl FnOnce(UserId) -> Actor,
 ) -> ApiResult<User> {
     let user = users::insert(db, new).await.map_err(taken)?;
     if user.is_platform_admin
@@ -93,10 +93,15 @@ pub(super) async fn create(
     {
         workspaces::join(db, workspace, user.id, MemberRole::Owner).await?;
     }
-    let actor = actor(user.id, address);
+    let actor = by(user.id);
     let details = json!({"isPlatformAdmin": user.is_platform_admin});
     record(db, &actor, "user.registered", user.id, details).await?;
     Ok(user)
+}
+
+/// Why nobody new comes in.
+pub(super) fn registration_closed() -> ApiError {
+    ApiError::forbidden("registration is closed; ask whoever runs this for an account")
 }
 
 fn taken(error: sqlx::Error) -> ApiError {
@@ -118,7 +123,9 @@ pub(super) async fn login(
     address: Option<IpAddr>,
 ) -> ApiResult<SignIn> {
     let wrong = || ApiError::unauthorized("the e-mail address or the password is wrong");
+    app.attempts.from_address(&app.bus, address).await?;
     let email = email_address(email).unwrap_or_default();
+    app.attempts.at_account(&app.bus, &email).await?;
     let mut db = app.db.acquire().await?;
     let user = users::by_email(&mut db, &email).await?;
     // Computing takes a while; others need the connection.
@@ -187,6 +194,8 @@ pub(super) async fn change_password(
     current: &Secret,
     new: &Secret,
 ) -> ApiResult<SignIn> {
+    let account = person.user.to_string();
+    app.attempts.at_account(&app.bus, &account).await?;
     let user = find(app, person.user).await?;
     let stored = user.password_hash.clone();
     let verdict = app.passwords.verify(current, stored.clone()).await?;
@@ -262,8 +271,9 @@ pub async fn create_signed_in(app: &App, email: &str, username: &str) -> ApiResu
         display_name: None,
         password_hash: None,
         is_platform_admin: false,
+        is_email_verified: false,
     };
-    let user = create(&mut tx, new, None).await?;
+    let user = create(&mut tx, new, |user| actor(user, None)).await?;
     let sign_in = begin(app, &mut tx, user, "password", None).await?;
     tx.commit().await?;
     let proof = token::verify(&app.tokens, sign_in.web.expose()).and_then(|proof| proof.sign_in);
@@ -309,7 +319,8 @@ pub fn email_address(text: &str) -> ApiResult<String> {
         .ok_or_else(|| ApiError::invalid("email: must be an e-mail address"))
 }
 
-fn user_name(text: &str) -> ApiResult<String> {
+/// A user name as it is stored. 400 unless it can be one.
+pub(super) fn user_name(text: &str) -> ApiResult<String> {
     let name = text.trim().to_lowercase();
     let is_one = (1..=MAX_USERNAME).contains(&name.chars().count())
         && name

@@ -83,6 +83,16 @@ pub(super) struct ChangePassword {
     pub(super) cookie: bool,
 }
 
+/// A password for whoever has the token.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Reset {
+    #[schema(value_type = String)]
+    pub(super) token: Secret,
+    /// At least 8 characters.
+    #[schema(value_type = String)]
+    pub(super) password: Secret,
+}
+
 /// A person.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -5,6 +5,7 @@ pub mod doc;
 mod docs;
 pub mod edge;
 pub mod extract;
+pub mod forwarded;
 pub mod health;
 pub mod limit;
 pub mod listen;
@@ -113,6 +114,10 @@ pub fn service(app: &App) -> (Router, Vec<Route>) {
         ))
         .layer(edge::cors(&app.tuning.cors_origins))
         .layer(middleware::from_fn(edge::security_headers))
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            forwarded::client_address,
+        ))
         .layer(middleware::from_fn(trace::request_span))
         .layer(CatchPanicLayer::custom(trace::panicked))
         .with_state(app.clone());

@@ -288,6 +288,8 @@ fn settings(database: &Database, s3: &S3Server) -> Settings {
     settings.pool_token = Some(Secret::new(POOL_TOKEN));
     settings.tuning.rate_per_minute = 0;
     settings.sign_in.registration = Registration::Open;
+    settings.sign_in.attempts_per_address = 0;
+    settings.sign_in.attempts_per_account = 0;
     settings.sign_in.password_memory_kib = 64;
     settings.sign_in.password_passes = 1;
     settings.tuning.database_connections = 8;

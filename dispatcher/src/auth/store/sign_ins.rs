@@ -136,3 +136,24 @@ pub(in crate::auth) async fn revoke_all(db: &mut PgConnection, user: UserId) -> 
     .await?;
     Ok(())
 }
+
+/// Deletes what gives nothing any more: expired refresh tokens, sign-ins that ended or cannot
+/// be prolonged once their last web token is over, and old reset tokens.
+pub(in crate::auth) async fn clean(db: &mut PgConnection, web: Duration) -> anyhow::Result<()> {
+    sqlx::query!("delete from refresh_tokens where expires_at < now()")
+        .execute(&mut *db)
+        .await?;
+    sqlx::query!(
+        "delete from sign_ins s
+         where greatest(s.created_at, s.last_used_at) < now() - make_interval(secs => $1)
+            and (s.revoked_at is not null
+                or not exists (select 1 from refresh_tokens t where t.sign_in_id = s.id))",
+        web.as_secs_f64(),
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("delete from password_resets where expires_at < now()")
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -31,6 +31,8 @@ pub(in crate::auth) struct NewUser<'a> {
     pub(in crate::auth) display_name: Option<&'a str>,
     pub(in crate::auth) password_hash: Option<&'a str>,
     pub(in crate::auth) is_platform_admin: bool,
+    /// Whether somebody vouches for the address.
+    pub(in crate::auth) is_email_verified: bool,
 }
 
 /// Waits until no other registration is under way; held until the transaction ends. Returns
@@ -52,14 +54,16 @@ pub(in crate::auth) async fn insert(
 ) -> Result<User, sqlx::Error> {
     let id = Uuid::now_v7();
     sqlx::query!(
-        "insert into users (id, email, username, display_name, password_hash, is_platform_admin)
-         values ($1, $2, $3, $4, $5, $6)",
+        "insert into users (id, email, username, display_name, password_hash, is_platform_admin,
+            email_verified_at)
+         values ($1, $2, $3, $4, $5, $6, case when $7 then now() end)",
         id,
         new.email,
         new.username,
         new.display_name,
         new.password_hash,
         new.is_platform_admin,
+        new.is_email_verified,
     )
     .execute(db)
     .await?;
@@ -127,6 +131,50 @@ pub(in crate::auth) async fn set_password(
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Sets the password's hash, or takes the password away.
+pub(in crate::auth) async fn replace_password(
+    db: &mut PgConnection,
+    id: UserId,
+    hash: Option<&str>,
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "update users set password_hash = $2, updated_at = now() where id = $1",
+        id.0,
+        hash,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the address is the person's; whether that was known before.
+pub(in crate::auth) async fn verify_email(
+    db: &mut PgConnection,
+    id: UserId,
+) -> anyhow::Result<bool> {
+    let done = sqlx::query!(
+        "update users set email_verified_at = now() where id = $1 and email_verified_at is null",
+        id.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 0)
+}
+
+/// Whether somebody has this name.
+pub(in crate::auth) async fn has_username(
+    db: &mut PgConnection,
+    name: &str,
+) -> anyhow::Result<bool> {
+    let has = sqlx::query_scalar!(
+        "select exists (select 1 from users where username = $1) as \"has!\"",
+        name,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(has)
 }
 
 /// What a sign-in gives now.
