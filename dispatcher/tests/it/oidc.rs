@@ -12,8 +12,8 @@ use clawlink_shared::secret::Secret;
 use reqwest::redirect::Policy;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use super::app::TestApp;
 use super::client::refusal;
@@ -24,6 +24,8 @@ const PUBLIC: &str = "http://clawlink.test";
 /// A provider as a process; it ends with the test.
 struct Provider {
     issuer: String,
+    // Nobody reads on, but who writes to a closed pipe ends.
+    _output: Lines<BufReader<ChildStdout>>,
     _process: Child,
 }
 
@@ -43,6 +45,7 @@ impl Provider {
         let issuer = lines.next_line().await.unwrap();
         Self {
             issuer: issuer.expect("./deploy/test installs the provider by `npm ci`"),
+            _output: lines,
             _process: process,
         }
     }

@@ -8,7 +8,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clawlink_shared::secret::Secret;
 use openidconnect::core::CoreAuthenticationFlow;
 use openidconnect::{
-    AuthorizationCode, CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
+    AuthorizationCode, CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
+    RequestTokenError, Scope,
 };
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
@@ -100,11 +101,13 @@ pub(super) async fn finish(
         .request_async(http)
         .await;
     let refused = |what: String| {
-        eprintln!("DEBUG {what}");
         tracing::info!(provider = provider.name, what, "sign-in elsewhere refused");
         ApiError::unauthorized("the provider did not confirm this sign-in; begin again")
     };
-    let tokens = tokens.map_err(|error| refused(format!("{error:?}")))?;
+    let tokens = tokens.map_err(|error| match error {
+        RequestTokenError::Request(cause) => away(provider, cause.into()),
+        other => refused(other.to_string()),
+    })?;
     let nonce = Nonce::new(begun.nonce);
     let identity = provider.identity(http, &found, &tokens, &nonce).await;
     let identity = identity.map_err(|error| refused(format!("{error:#}")))?;
