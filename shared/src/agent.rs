@@ -22,31 +22,92 @@ pub const VENDOR_ADDRESSES: [&str; 7] = [
 pub enum AgentKind {
     /// Anthropic's Claude Code CLI over its two-way stream-json pipe.
     Claude,
+    /// OpenAI's Codex CLI over its app-server's JSON-RPC lines.
+    Codex,
+    /// opencode over the Agent Client Protocol.
+    Opencode,
+    /// Google's Gemini CLI over the Agent Client Protocol.
+    Gemini,
+    /// Augment's CLI over the Agent Client Protocol.
+    Auggie,
+    /// `OpenHands` over the Agent Client Protocol.
+    Openhands,
+    /// goose over the Agent Client Protocol.
+    Goose,
+    /// A model that an Ollama server runs, in the opencode harness.
+    Ollama,
+    /// A model behind OpenAI's API or one like it, in the opencode harness.
+    Openai,
+    /// A model that `OpenRouter` routes to, in the opencode harness.
+    Openrouter,
+    /// A command of the workspace's own that speaks the Agent Client Protocol.
+    Acp,
+    /// An address that takes the request and answers with a stream of events.
+    Http,
     /// The request as a bash script in the working tree.
     Shell,
 }
 
+/// Every kind with its canonical name and all other spellings that are understood, in lower
+/// case, in the order in which lists show them.
+const KINDS: [(AgentKind, &str, &[&str]); 13] = [
+    (
+        AgentKind::Claude,
+        "claude",
+        &[
+            "claude-code",
+            "claudecode",
+            "claudeagentsdk",
+            "claude-agent-sdk",
+        ],
+    ),
+    (
+        AgentKind::Codex,
+        "codex",
+        &["codexsdk", "codex-sdk", "cursor"],
+    ),
+    (AgentKind::Opencode, "opencode", &["open-code"]),
+    (AgentKind::Gemini, "gemini", &["gemini-cli"]),
+    (AgentKind::Auggie, "auggie", &["augment"]),
+    (
+        AgentKind::Openhands,
+        "openhands",
+        &["opendevin", "open-hands"],
+    ),
+    (AgentKind::Goose, "goose", &[]),
+    (AgentKind::Ollama, "ollama", &[]),
+    (AgentKind::Openai, "openai", &[]),
+    (AgentKind::Openrouter, "openrouter", &["open-router"]),
+    (AgentKind::Acp, "acp", &[]),
+    (AgentKind::Http, "http", &[]),
+    (AgentKind::Shell, "shell", &["bash"]),
+];
+
 impl AgentKind {
     /// Every kind, in the order in which lists show them.
-    pub const ALL: [Self; 2] = [Self::Claude, Self::Shell];
+    pub const ALL: [Self; KINDS.len()] = {
+        let mut all = [Self::Claude; KINDS.len()];
+        let mut at = 0;
+        while at < KINDS.len() {
+            all[at] = KINDS[at].0;
+            at += 1;
+        }
+        all
+    };
 
     /// The canonical name on the wire, in SQL and in Redis.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Claude => "claude",
-            Self::Shell => "shell",
-        }
+        KINDS[self as usize].1
     }
 
     /// Reads any known spelling in any case: `ClaudeAgentSDK`, `claude-code`, `claude`, …
     pub fn from_spelling(text: &str) -> Option<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "claude" | "claude-code" | "claudecode" | "claudeagentsdk" | "claude-agent-sdk" => {
-                Some(Self::Claude)
-            }
-            "shell" | "bash" => Some(Self::Shell),
-            _ => None,
-        }
+        let text = text.to_ascii_lowercase();
+        let known = |name: &str, others: &[&str]| name == text || others.contains(&text.as_str());
+        let mut kinds = KINDS.iter();
+        kinds
+            .find(|(_, name, others)| known(name, others))
+            .map(|(kind, ..)| *kind)
     }
 }
 
@@ -63,4 +124,26 @@ pub struct AgentOffer {
     pub kind: AgentKind,
     /// As the program says it, for people to read.
     pub version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AgentKind, KINDS};
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_enum_and_no_spelling_is_ambiguous() {
+        for (kind, name, others) in KINDS {
+            assert_eq!(kind.as_str(), name);
+            let mut spellings = others.iter().copied().chain([name]);
+            assert!(
+                spellings.all(|text| AgentKind::from_spelling(text) == Some(kind)),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            AgentKind::from_spelling("ClaudeAgentSDK"),
+            Some(AgentKind::Claude)
+        );
+        assert_eq!(AgentKind::from_spelling("gpt"), None);
+    }
 }

@@ -144,12 +144,16 @@ fn agent(
                 faults.push(fault("userRequest", "shell takes text only"));
             }
         }
-        AgentKind::Claude => {
+        // These run without a credential: a local model, a command or an address of the
+        // workspace's own.
+        AgentKind::Ollama | AgentKind::Acp | AgentKind::Http => {}
+        _ => {
             let references = request.references.as_ref();
             let has_secret = references.is_some_and(References::have_agent);
             if request.credentials.agent.is_none() && !has_secret {
-                let message =
-                    "is required: this workspace has no secret for claude that you may use";
+                let message = format!(
+                    "is required: this workspace has no secret for {agent} that you may use"
+                );
                 faults.push(fault("codingAssistantAuthentication", message));
             }
         }

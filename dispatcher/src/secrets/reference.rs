@@ -83,7 +83,15 @@ pub(crate) fn usual_for_agent(kind: AgentKind) -> &'static [&'static str] {
             "CLAUDE_CODE_OAUTH_TOKEN",
             "ANTHROPIC_AUTH_TOKEN",
         ],
-        AgentKind::Shell => &[],
+        AgentKind::Codex => &["OPENAI_API_KEY", "CODEX_AUTH_JSON"],
+        AgentKind::Opencode => &["OPENCODE_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"],
+        AgentKind::Gemini => &["GEMINI_API_KEY"],
+        AgentKind::Auggie => &["AUGMENT_SESSION_AUTH"],
+        AgentKind::Openhands => &["LLM_API_KEY"],
+        AgentKind::Goose | AgentKind::Openai => &["OPENAI_API_KEY"],
+        AgentKind::Ollama => &["OLLAMA_API_KEY"],
+        AgentKind::Openrouter => &["OPENROUTER_API_KEY"],
+        AgentKind::Acp | AgentKind::Http | AgentKind::Shell => &[],
     }
 }
 

@@ -60,6 +60,7 @@ pub async fn discover(environment: AgentEnvironment) -> Agents {
                 environment: environment.clone(),
                 bash: program,
             }),
+            _ => continue,
         };
         agents.found.push((AgentOffer { kind, version }, agent));
     }
@@ -91,6 +92,7 @@ fn candidates(kind: AgentKind, environment: &AgentEnvironment) -> Vec<PathBuf> {
     let (name, packages) = match kind {
         AgentKind::Claude => ("claude", claude_packages()),
         AgentKind::Shell => ("bash", Vec::new()),
+        _ => return Vec::new(),
     };
     let mut candidates = Vec::new();
     if let Some(directory) = &environment.agent_dir {

@@ -5,6 +5,7 @@
 //! is left when the run is over.
 
 mod claude;
+pub mod desk;
 mod dialogue;
 mod discovery;
 mod files;
@@ -24,6 +25,7 @@ use clawlink_shared::prompt::PromptPart;
 use clawlink_shared::secret::Secret;
 use tokio::sync::watch;
 
+use self::desk::Desk;
 use crate::events::EventSink;
 use crate::redact::Redactor;
 
@@ -91,6 +93,8 @@ pub struct AgentJob {
     pub resume: Option<String>,
     /// Largest file that it may write, in bytes.
     pub max_file_bytes: Option<u64>,
+    /// Where it asks people and hears from them.
+    pub desk: Desk,
     /// Where its output goes.
     pub events: EventSink,
     /// Masks what goes there; learns what the agent makes of its credential.

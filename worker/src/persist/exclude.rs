@@ -13,7 +13,17 @@ use clawlink_shared::agent::AgentKind;
 pub fn state_paths(agent: AgentKind) -> &'static [&'static str] {
     match agent {
         AgentKind::Claude => &[".claude/projects", ".claude/todos"],
-        AgentKind::Shell => &[],
+        AgentKind::Codex => &[".codex/sessions"],
+        AgentKind::Opencode | AgentKind::Ollama | AgentKind::Openai | AgentKind::Openrouter => &[
+            ".local/share/opencode/opencode.db",
+            ".local/share/opencode/opencode.db-wal",
+            ".local/share/opencode/opencode.db-shm",
+        ],
+        AgentKind::Gemini => &[".gemini/tmp"],
+        AgentKind::Auggie => &[".augment/sessions"],
+        AgentKind::Openhands => &[".openhands/conversations"],
+        AgentKind::Goose => &[".local/share/goose/sessions"],
+        AgentKind::Acp | AgentKind::Http | AgentKind::Shell => &[],
     }
 }
 

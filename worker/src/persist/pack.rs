@@ -7,6 +7,7 @@
 //! its header. A secret never passes: a file of the working tree that holds one is left out,
 //! and what must stay usable (agent state, `.git`) has it overwritten with `*`.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use clawlink_shared::agent::AgentKind;
@@ -101,7 +102,8 @@ struct Packer<'a> {
 impl Packer<'_> {
     /// Every agent's state: the last turn may have been another agent's.
     fn state(&mut self, root: BorrowedFd<'_>) -> Result<(), Failure> {
-        for path in AgentKind::ALL.into_iter().flat_map(state_paths) {
+        let paths: BTreeSet<_> = AgentKind::ALL.into_iter().flat_map(state_paths).collect();
+        for path in paths {
             let mut components = path.split('/').collect::<Vec<_>>();
             let Some(name) = components.pop() else {
                 continue;
