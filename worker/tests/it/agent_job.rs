@@ -210,6 +210,7 @@ impl Running {
         let end = tokio::time::timeout(PATIENCE, rest).await;
         Ended {
             end: end.expect("the run ends"),
+            desk: clawlink_worker::agents::desk::Desk::default(),
             events: self.seen,
         }
     }
