@@ -159,6 +159,7 @@ impl Run {
             resume: self.resume,
             max_file_bytes: None,
             events,
+            desk: clawlink_worker::agents::desk::Desk::default(),
             redactor: self.redactor,
             renewed: watch::Sender::new(None),
             stop: stopped,
@@ -210,7 +211,6 @@ impl Running {
         let end = tokio::time::timeout(PATIENCE, rest).await;
         Ended {
             end: end.expect("the run ends"),
-            desk: clawlink_worker::agents::desk::Desk::default(),
             events: self.seen,
         }
     }
