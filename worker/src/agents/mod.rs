@@ -14,6 +14,7 @@ mod process;
 mod reaper;
 pub mod sandbox;
 mod shell;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

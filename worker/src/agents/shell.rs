@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::dialogue::{Dialogue, Heard, converse, draft};
+use super::discovery::{Program, Source};
 use super::process::{Launch, Output, Process};
 use super::{Agent, AgentEnd, AgentEnvironment, AgentJob, check_confinement, files};
 
@@ -31,8 +32,26 @@ const SCRIPT: &str = "clawlink-script.sh";
 
 /// Runs prompts as scripts.
 pub(super) struct Shell {
-    pub(super) environment: Arc<AgentEnvironment>,
-    pub(super) bash: PathBuf,
+    environment: Arc<AgentEnvironment>,
+    bash: PathBuf,
+}
+
+/// bash, wherever the system has it.
+pub(super) fn source() -> Source {
+    Source {
+        kind: AgentKind::Shell,
+        program: Program::Installed {
+            name: "bash",
+            packaged: Vec::new,
+            places: &["/bin/bash"],
+        },
+        make: |found| {
+            Arc::new(Shell {
+                environment: found.environment,
+                bash: found.program,
+            })
+        },
+    }
 }
 
 impl Agent for Shell {

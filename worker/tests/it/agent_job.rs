@@ -11,6 +11,7 @@ use clawlink_shared::event::EventType;
 use clawlink_shared::execution::AgentOptions;
 use clawlink_shared::prompt::PromptPart;
 use clawlink_shared::secret::Secret;
+use clawlink_worker::agents::desk::Desk;
 use clawlink_worker::agents::{AgentEnd, AgentEnvironment, AgentJob, StopReason, discover};
 use clawlink_worker::events::{Draft, EventSink};
 use clawlink_worker::redact::Redactor;
@@ -97,6 +98,7 @@ impl Session {
             redactor: Redactor::new([]),
             credential: None,
             resume: None,
+            desk: Desk::default(),
         }
     }
 }
@@ -118,6 +120,7 @@ pub(crate) struct Run {
     pub(crate) redactor: Redactor,
     pub(crate) credential: Option<Secret>,
     pub(crate) resume: Option<String>,
+    pub(crate) desk: Desk,
 }
 
 /// A started job.
@@ -158,6 +161,7 @@ impl Run {
             session_root: self.root,
             resume: self.resume,
             max_file_bytes: None,
+            desk: self.desk,
             events,
             desk: clawlink_worker::agents::desk::Desk::default(),
             redactor: self.redactor,

@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 use self::credential::{Credential, LoginFile};
 use self::parse::{ClaudeParser, Signal, Verdict};
 use super::dialogue::{Dialogue, Heard, converse};
+use super::discovery::{Program, Source, npm_machine};
 use super::process::{Output, Process};
 use super::{Agent, AgentEnd, AgentEnvironment, AgentJob, check_confinement, files};
 
@@ -38,14 +39,30 @@ pub(super) struct Claude {
     program: PathBuf,
 }
 
-impl Claude {
-    pub(super) fn new(environment: Arc<AgentEnvironment>, program: PathBuf) -> Self {
-        Self {
-            environment,
-            program,
-        }
+/// The native program inside the npm packages for this machine, or `claude` on the `PATH`.
+pub(super) fn source() -> Source {
+    let packaged = || {
+        let package = |libc| format!("@anthropic-ai/claude-code-linux-{}{libc}", npm_machine());
+        let packages = ["", "-musl"].map(|libc| Path::new(&package(libc)).join("claude"));
+        packages.to_vec()
+    };
+    Source {
+        kind: AgentKind::Claude,
+        program: Program::Installed {
+            name: "claude",
+            packaged,
+            places: &[],
+        },
+        make: |found| {
+            Arc::new(Claude {
+                environment: found.environment,
+                program: found.program,
+            })
+        },
     }
+}
 
+impl Claude {
     async fn run_cli(&self, job: AgentJob) -> AgentEnd {
         let credential = job.credential.as_ref().map(Credential::parse).transpose();
         let credential = match credential {
