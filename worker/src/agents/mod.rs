@@ -10,6 +10,7 @@ mod dialogue;
 mod discovery;
 mod files;
 mod lines;
+mod login;
 mod process;
 mod reaper;
 pub mod sandbox;

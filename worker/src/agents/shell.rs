@@ -85,7 +85,7 @@ impl Shell {
             }
         };
         let mut tail = Tail::default();
-        let stopped = converse(&mut process, &mut tail, &job.events, &mut job.stop).await;
+        let stopped = converse(&mut process, &mut tail, &job.desk, &job.events, &mut job.stop).await;
         let failure = process.setup_failure();
         let failure = failure.or_else(|| process.exit().and_then(failure_of));
         AgentEnd {
@@ -174,7 +174,7 @@ impl Dialogue for Tail {
                     &json!({"text": line.text, "delta": false}),
                 ),
             ],
-            end_within: None,
+            ..Heard::default()
         }
     }
 

@@ -17,10 +17,11 @@ use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use futures::future::BoxFuture;
 
-use self::credential::{Credential, LoginFile};
+use self::credential::Credential;
 use self::parse::{ClaudeParser, Signal, Verdict};
 use super::dialogue::{Dialogue, Heard, converse};
 use super::discovery::{Program, Source, npm_machine};
+use super::login::with_login;
 use super::process::{Output, Process};
 use super::{Agent, AgentEnd, AgentEnvironment, AgentJob, check_confinement, files};
 
@@ -75,33 +76,10 @@ impl Claude {
             return end;
         }
         let login = match &credential {
-            Some(Credential::Login(login)) => {
-                match LoginFile::write(&job.session_root, &job.home, login) {
-                    Ok(file) => Some(file),
-                    Err(error) => {
-                        return AgentEnd::failed(ErrorCode::InternalError, format!("{error:#}"));
-                    }
-                }
-            }
+            Some(Credential::Login(login)) => Some((credential::LOGIN, login)),
             _ => None,
         };
-        let (redactor, renewed) = (job.redactor.clone(), job.renewed.clone());
-        let watch = async {
-            if let Some(login) = &login {
-                login.watch(&redactor, &renewed).await;
-            }
-            futures::future::pending().await
-        };
-        let ended = tokio::select! {
-            ended = self.talk(job, credential.as_ref()) => ended,
-            never = watch => never,
-        };
-        let mut end = match ended {
-            Ok(end) => end,
-            Err(error) => AgentEnd::failed(ErrorCode::AgentUnavailable, format!("{error:#}")),
-        };
-        end.refreshed_credential = login.and_then(LoginFile::remove);
-        end
+        with_login(login, job, |job| self.talk(job, credential.as_ref())).await
     }
 
     async fn talk(&self, mut job: AgentJob, credential: Option<&Credential>) -> Result<AgentEnd> {
@@ -116,7 +94,7 @@ impl Claude {
             session: None,
             verdict: None,
         };
-        let stopped = converse(&mut process, &mut talk, &job.events, &mut job.stop).await;
+        let stopped = converse(&mut process, &mut talk, &job.desk, &job.events, &mut job.stop).await;
         let verdict = talk.verdict.unwrap_or_else(|| Verdict {
             failure: Some(no_result(&process)),
             ..Verdict::default()
@@ -187,7 +165,7 @@ impl Dialogue for Talk {
         let parsed = self.parser.line(&line.text);
         let mut heard = Heard {
             events: parsed.events,
-            end_within: None,
+            ..Heard::default()
         };
         match parsed.signal {
             Some(Signal::Session(session)) => self.session = Some(session),
