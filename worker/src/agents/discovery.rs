@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clawlink_shared::agent::{AgentKind, AgentOffer};
 
 use super::versions::Versions;
-use super::{Agent, AgentEnvironment, claude, shell};
+use super::{Agent, AgentEnvironment, claude, codex, shell};
 
 /// Where the agents of a kind come from.
 pub(super) struct Source {
@@ -46,7 +46,7 @@ pub(super) struct Found {
 
 /// Every source. A native agent has its own; agents of the Agent Client Protocol share a table.
 fn sources() -> Vec<Source> {
-    vec![claude::source(), shell::source()]
+    vec![claude::source(), codex::source(), shell::source()]
 }
 
 /// The agents of this worker.

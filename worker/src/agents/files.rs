@@ -21,16 +21,19 @@ pub(super) fn write_private(root: &Path, relative: &Path, bytes: &[u8]) -> Resul
     let parent = relative.parent().context("name a file")?;
     let name = relative.file_name().context("name a file")?;
     let owner = root.metadata().context("look at the session root")?;
-    let mut directory = open_root(root)?;
-    for part in parent.components() {
-        directory = enter_or_make(directory, part, &owner)?;
-    }
+    let directory = make_directories(root, parent, &owner)?;
     remove_name(&directory, name)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let file = openat2(&directory, name, flags, mode, resolve()).context("create file")?;
     give(&file, &owner)?;
     File::from(file).write_all(bytes).context("write file")
+}
+
+/// Makes the directory `relative`, and those above it, where they are not there yet.
+pub(super) fn make_private(root: &Path, relative: &Path) -> Result<()> {
+    let owner = root.metadata().context("look at the session root")?;
+    make_directories(root, relative, &owner).map(drop)
 }
 
 /// The bytes of the regular file `relative`; `None` if it is absent, something else, or
@@ -91,6 +94,14 @@ pub(super) fn rename_in(
 
 fn open_root(root: &Path) -> Result<OwnedFd> {
     open(root, directory() | OFlags::NOFOLLOW, Mode::empty()).context("open the session root")
+}
+
+fn make_directories(root: &Path, relative: &Path, owner: &std::fs::Metadata) -> Result<OwnedFd> {
+    let mut directory = open_root(root)?;
+    for part in relative.components() {
+        directory = enter_or_make(directory, part, owner)?;
+    }
+    Ok(directory)
 }
 
 fn enter_or_make(at: OwnedFd, part: Component<'_>, owner: &std::fs::Metadata) -> Result<OwnedFd> {

@@ -5,6 +5,7 @@
 //! is left when the run is over.
 
 mod claude;
+mod codex;
 pub mod desk;
 mod dialogue;
 mod discovery;
@@ -12,6 +13,7 @@ mod files;
 mod lines;
 mod login;
 mod process;
+mod raw;
 mod reaper;
 pub mod sandbox;
 mod shell;
@@ -32,6 +34,7 @@ use crate::events::EventSink;
 use crate::redact::Redactor;
 
 pub use claude::parse::{ClaudeParser, Parsed, Signal, Verdict};
+pub use codex::parse::{CodexParsed, CodexParser, CodexSignal, CodexVerdict};
 pub use discovery::{Agents, discover};
 pub use lines::{Line, MAX_LINE_BYTES};
 pub use reaper::{TERM_GRACE, become_reaper, end_all_descendants, harden};

@@ -85,7 +85,14 @@ impl Shell {
             }
         };
         let mut tail = Tail::default();
-        let stopped = converse(&mut process, &mut tail, &job.desk, &job.events, &mut job.stop).await;
+        let stopped = converse(
+            &mut process,
+            &mut tail,
+            &job.desk,
+            &job.events,
+            &mut job.stop,
+        )
+        .await;
         let failure = process.setup_failure();
         let failure = failure.or_else(|| process.exit().and_then(failure_of));
         AgentEnd {

@@ -37,8 +37,9 @@ pub(crate) fn worker_exe() -> PathBuf {
 pub(crate) fn agent_dir() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agents");
     let directory = std::env::var_os("CLAWLINK_TEST_AGENTS").map_or(default, PathBuf::from);
+    let modules = directory.join("node_modules");
     assert!(
-        directory.join("node_modules/@anthropic-ai").is_dir(),
+        modules.join("@anthropic-ai").is_dir() && modules.join("@openai").is_dir(),
         "the pinned agents are not installed in {}: run `npm ci --ignore-scripts` in deploy/agents, \
          or name a directory that has them in CLAWLINK_TEST_AGENTS",
         directory.display()
@@ -79,6 +80,13 @@ impl Session {
 
     pub(crate) fn work(&self) -> PathBuf {
         self.root.join("work")
+    }
+
+    /// Makes a path the agent's own.
+    pub(crate) fn give(&self, path: &Path) {
+        if rustix::process::geteuid().is_root() {
+            chown(path, Some(AGENT_UID), Some(AGENT_UID)).unwrap();
+        }
     }
 
     /// A job with this text as its prompt.

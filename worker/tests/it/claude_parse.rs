@@ -4,49 +4,22 @@ use clawlink_worker::agents::{ClaudeParser, Parsed, Signal};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The CLI's lines in a recording; two-way ones wrap each line with its direction.
-fn recorded(text: &str) -> Vec<String> {
-    let lines = text.lines().map(|line| {
-        let value: Value = serde_json::from_str(line).unwrap();
-        match value["dir"].as_str() {
-            None => Some(line.to_owned()),
-            Some("out") => Some(value["msg"].to_string()),
-            Some(_) => None,
-        }
-    });
-    lines.flatten().collect()
-}
+use crate::story::{Story, recorded};
 
-/// Events without the long raw messages, deltas joined, and the last verdict.
+/// What a client sees of a recording, and the signals.
 fn story(text: &str) -> Value {
     let mut parser = ClaudeParser::default();
-    let mut told: Vec<Value> = Vec::new();
-    let mut signals = Vec::new();
+    let mut story = Story::default();
     for line in recorded(text) {
         let Parsed { events, signal } = parser.line(&line);
-        for event in events {
-            let fields: Value = serde_json::from_str(event.fields.get()).unwrap();
-            let is_delta = fields["delta"] == json!(true);
-            match (event.kind.as_str(), told.last_mut()) {
-                ("assistant_message", _) => {
-                    let data = &fields["data"];
-                    told.push(json!({"forwarded": [data["type"], data["subtype"]]}));
-                }
-                ("agent_text", Some(last)) if is_delta && last["deltas"].is_string() => {
-                    let joined = last["deltas"].as_str().unwrap().to_owned();
-                    last["deltas"] = json!(joined + fields["text"].as_str().unwrap());
-                }
-                ("agent_text", _) if is_delta => told.push(json!({"deltas": fields["text"]})),
-                (kind, _) => told.push(json!({ kind: fields })),
-            }
-        }
-        signals.extend(signal.map(|signal| match signal {
+        story.hear(events);
+        story.signals.extend(signal.map(|signal| match signal {
             Signal::Session(_) => json!("session"),
             Signal::Permission { .. } => json!("permission"),
             Signal::Result(verdict) => json!(format!("{verdict:?}")),
         }));
     }
-    json!({"events": told, "signals": signals})
+    story.whole()
 }
 
 macro_rules! snapshots {

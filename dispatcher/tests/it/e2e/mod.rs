@@ -1,6 +1,8 @@
-//! The main job on real parts: the worker binary, git over smart HTTP, the real `claude` CLI.
+//! The main job on real parts: the worker binary, git over smart HTTP, the real `claude`
+//! and `codex` CLIs.
 
 mod cancel;
+mod codex;
 mod crash;
 mod hostile;
 mod main_job;

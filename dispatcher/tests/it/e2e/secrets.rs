@@ -24,8 +24,12 @@ printf '%s%s' "$a" "$b"
 "#;
 
 impl World {
-    /// Runs a request; then no secret is in what is kept, was published, logged or streamed.
-    async fn run_and_search(&self, body: Value) -> (Submitted, Vec<Value>) {
+    /// Runs a request; then no secret, that of the model among them, is in what is kept, was published, logged or streamed.
+    pub(super) async fn run_and_search(
+        &self,
+        body: Value,
+        key_of_model: &str,
+    ) -> (Submitted, Vec<Value>) {
         let overheard = self.overhear().await;
         let mut worker = self.worker();
         let submitted = self.submit(body).await;
@@ -42,7 +46,7 @@ impl World {
         hay.extend(overheard.stop().await);
         let token = self.git.token();
         let key = self.app.key.expose();
-        assert_absent(&hay, &[&token, API_KEY, POOL_TOKEN, key]);
+        assert_absent(&hay, &[&token, key_of_model, POOL_TOKEN, key]);
         (submitted, events)
     }
 
@@ -62,7 +66,7 @@ async fn a_script_that_prints_the_token_in_pieces() {
     let world = World::start().await;
     world.git.create_repo("app", &[("a", "1")]).await.unwrap();
     let request = world.knowing(&format!("{PRINT}\necho fine > fine.txt"));
-    let (_, events) = world.run_and_search(request).await;
+    let (_, events) = world.run_and_search(request, API_KEY).await;
     let said = said(&events);
     assert!(said.contains(&r#"{"inside": "***"}"#), "{said:#?}");
     assert!(
@@ -82,11 +86,11 @@ async fn a_script_gets_no_credential_of_ours() {
         "codingAssistantProvider": "shell", "codingAssistantAuthentication": API_KEY,
         "userRequest": script, "providerOptions": {"env": {"GIVEN": "1"}},
     });
-    let (_, events) = world.run_and_search(request).await;
+    let (_, events) = world.run_and_search(request, API_KEY).await;
     let said = said(&events);
     assert_eq!(
         said[0].trim_end(),
-        "ANTHROPIC_BASE_URL GIVEN HOME LANG PATH PWD SHLVL TMPDIR"
+        "ANTHROPIC_BASE_URL GIVEN HOME LANG OPENAI_BASE_URL PATH PWD SHLVL TMPDIR"
     );
     assert!(said[1].ends_with("Permission denied"), "{said:#?}");
 }
@@ -105,7 +109,7 @@ async fn a_script_that_hides_the_token_in_files_names_and_commits() {
         let script = format!(
             "{hiding}; mkdir -p ~/.claude/projects; echo \"$a$b\" > ~/.claude/projects/x.jsonl; echo kept > other.txt"
         );
-        let (submitted, events) = world.run_and_search(world.knowing(&script)).await;
+        let (submitted, events) = world.run_and_search(world.knowing(&script), API_KEY).await;
         assert_eq!(event(&events, "error")["code"], "push_failed", "{hiding}");
         let next = json!({"websiteSessionId": submitted.session, "autoCommit": false, "userRequest": "cat other.txt"});
         let (_, events) = world.run(next).await;
@@ -121,7 +125,7 @@ async fn a_model_that_says_the_api_key_three_characters_at_a_time() {
         "codingAssistantProvider": "claude", "codingAssistantAuthentication": API_KEY,
         "userRequest": "[[key]] say it",
     });
-    let (_, events) = world.run_and_search(request).await;
+    let (_, events) = world.run_and_search(request, API_KEY).await;
     let call = world.model.messages().pop().expect("a call of the model");
     assert_eq!(
         call.headers.get("x-api-key").map(String::as_str),
@@ -141,7 +145,7 @@ async fn a_claude_whose_tools_print_and_store_the_api_key() {
                  cat ~/.claude.json ~/.claude/*.json; echo \"$ANTHROPIC_API_KEY\" > ~/kept; echo done > fine.txt]]";
     let mut request = world.on_repository("app", "claude", steal);
     request["codingAssistantAuthentication"] = json!(API_KEY);
-    let (submitted, events) = world.run_and_search(request).await;
+    let (submitted, events) = world.run_and_search(request, API_KEY).await;
     let tool = event(&events, "agent_tool_result");
     assert!(
         tool["output"].to_string().contains("PATH="),
@@ -153,7 +157,7 @@ async fn a_claude_whose_tools_print_and_store_the_api_key() {
         "websiteSessionId": submitted.session, "userRequest": "[[text]] go on",
         "codingAssistantAuthentication": API_KEY, "autoCommit": false,
     });
-    let (_, events) = world.run_and_search(next).await;
+    let (_, events) = world.run_and_search(next, API_KEY).await;
     let result = event(&events, "completed")["result"].as_str().unwrap();
     assert!(result.contains("2 marked user turns"), "{result}");
 }

@@ -85,6 +85,7 @@ impl World {
             .env("CLAWLINK_SPOOL_DIR", disk.path().join("spool"))
             .env("CLAWLINK_AGENT_DIR", agent_dir())
             .env("ANTHROPIC_BASE_URL", self.model.base_url())
+            .env("OPENAI_BASE_URL", self.model.base_url())
             .env("CLAWLINK_LOG", "debug")
             .stdin(Stdio::piped())
             .stderr(log)
@@ -329,8 +330,9 @@ fn agent_dir() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agents");
     let folder = clawlink_shared::settings::process_environment("CLAWLINK_TEST_AGENTS")
         .map_or(default, PathBuf::from);
+    let modules = folder.join("node_modules");
     assert!(
-        folder.join("node_modules/@anthropic-ai").is_dir(),
+        modules.join("@anthropic-ai").is_dir() && modules.join("@openai").is_dir(),
         "run `npm ci --ignore-scripts` in deploy/agents, as ./deploy/test does"
     );
     folder.canonicalize().expect("an absolute path")

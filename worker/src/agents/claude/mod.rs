@@ -94,7 +94,14 @@ impl Claude {
             session: None,
             verdict: None,
         };
-        let stopped = converse(&mut process, &mut talk, &job.desk, &job.events, &mut job.stop).await;
+        let stopped = converse(
+            &mut process,
+            &mut talk,
+            &job.desk,
+            &job.events,
+            &mut job.stop,
+        )
+        .await;
         let verdict = talk.verdict.unwrap_or_else(|| Verdict {
             failure: Some(no_result(&process)),
             ..Verdict::default()

@@ -8,11 +8,11 @@
 use clawlink_shared::control::Failure;
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::{ErrorCode, Usage};
-use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::agents::dialogue::{draft, message};
+use crate::agents::raw::{forward, forward_text, lenient};
 use crate::events::Draft;
 
 /// Reads the CLI's output, line by line.
@@ -58,12 +58,6 @@ pub struct Verdict {
     pub usage: Option<Usage>,
 }
 
-#[derive(Serialize)]
-struct AssistantMessage<'a> {
-    provider: &'static str,
-    data: &'a RawValue,
-}
-
 impl ClaudeParser {
     /// Reads one line, without its newline.
     pub fn line(&mut self, line: &str) -> Parsed {
@@ -73,11 +67,7 @@ impl ClaudeParser {
             return parsed;
         }
         let Ok(raw) = serde_json::from_str::<&RawValue>(line) else {
-            let data = json!({"type": "raw", "text": line});
-            let fields = json!({"provider": "claude", "data": data});
-            parsed
-                .events
-                .push(draft(EventType::AssistantMessage, &fields));
+            parsed.events.push(forward_text("claude", line));
             return parsed;
         };
         // Too deep to look into: still forwarded.
@@ -87,13 +77,7 @@ impl ClaudeParser {
             kind,
             "stream_event" | "control_request" | "control_response"
         ) {
-            let fields = AssistantMessage {
-                provider: "claude",
-                data: raw,
-            };
-            parsed
-                .events
-                .push(draft(EventType::AssistantMessage, &fields));
+            parsed.events.push(forward("claude", raw));
         }
         match kind {
             "stream_event" => self.delta(&value, &mut parsed),
@@ -277,41 +261,4 @@ fn usage(value: &Value) -> Option<Usage> {
         cache_read_tokens: Some(cached),
         cost_usd: value["total_cost_usd"].as_f64(),
     })
-}
-
-/// Parses JSON that may hold lone surrogates, which JavaScript's strings may and ours may
-/// not: each is read as U+FFFD.
-fn lenient(line: &str) -> Option<Value> {
-    serde_json::from_str(line)
-        .or_else(|_| serde_json::from_str(&mend_surrogates(line)))
-        .ok()
-}
-
-fn mend_surrogates(line: &str) -> String {
-    let mut mended = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some(at) = rest.find('\\') {
-        mended.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let length = match (unit(rest), rest.get(6..).and_then(unit)) {
-            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
-            (Some(0xD800..=0xDFFF), _) => {
-                mended.push('\u{FFFD}');
-                rest = &rest[6..];
-                continue;
-            }
-            // Another escape: its first character is never the start of one.
-            _ => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
-        };
-        mended.push_str(&rest[..length]);
-        rest = &rest[length..];
-    }
-    mended.push_str(rest);
-    mended
-}
-
-/// The code unit that `\uXXXX` at the start of `text` stands for.
-fn unit(text: &str) -> Option<u32> {
-    let digits = text.strip_prefix("\\u")?.get(..4)?;
-    u32::from_str_radix(digits, 16).ok()
 }
