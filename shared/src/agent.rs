@@ -100,6 +100,18 @@ impl AgentKind {
         KINDS[self as usize].1
     }
 
+    /// Whether images may come with its prompt. Of a workspace's own command and address only
+    /// they themselves can tell: the run says so if they cannot.
+    pub fn takes_images(self) -> bool {
+        !matches!(self, Self::Openhands | Self::Goose | Self::Shell)
+    }
+
+    /// Whether it cannot run without a credential, as a local model, a command or an address of
+    /// the workspace's own and a script can.
+    pub fn needs_credential(self) -> bool {
+        !matches!(self, Self::Ollama | Self::Acp | Self::Http | Self::Shell)
+    }
+
     /// Reads any known spelling in any case: `ClaudeAgentSDK`, `claude-code`, `claude`, …
     pub fn from_spelling(text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();

@@ -3,11 +3,13 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use clawlink_shared::agent::AgentKind;
 use clawlink_shared::id::AgentId;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
+use super::available::Offered;
 use super::store::{self, Row, Values};
 use super::{missing, owner, skills};
 use crate::app::App;
@@ -45,6 +47,10 @@ pub(super) struct Agent {
     api_key_hash: Option<String>,
     has_api_key: bool,
     is_active: bool,
+    /// Whether it is active and a worker that lives offers its type.
+    available: bool,
+    /// Why not: `deactivated`, `unknown_type`, `no_worker_offers_agent`, or null.
+    unavailable_reason: Option<&'static str>,
     #[schema(value_type = Option<Object>)]
     config: Option<Value>,
     created_at: String,
@@ -107,8 +113,17 @@ where
 }
 
 impl Agent {
-    fn of(row: Row, capabilities: Vec<String>) -> Self {
+    fn of(row: Row, capabilities: Vec<String>, offered: &Offered) -> Self {
+        let kind = AgentKind::from_spelling(&row.kind);
+        let unavailable_reason = match kind {
+            _ if !row.is_active => Some("deactivated"),
+            None => Some("unknown_type"),
+            Some(kind) if offered.of(kind).alive == 0 => Some("no_worker_offers_agent"),
+            Some(_) => None,
+        };
         Self {
+            available: unavailable_reason.is_none(),
+            unavailable_reason,
             id: row.id,
             tenant_id: row.workspace_id,
             name: row.name,
@@ -134,6 +149,7 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Vec<Agent>>> {
     let limit = page::limit(query.limit.or(Some(page::MAX_LIMIT)))?;
+    let offered = Offered::now(&app).await;
     let mut db = app.db.acquire().await?;
     let workspace = principal.workspace;
     let rows = store::list(&mut db, workspace, query.after.unwrap_or(0), limit).await?;
@@ -141,7 +157,7 @@ pub(super) async fn list(
     let agents = rows.into_iter().map(|row| {
         let own = skills.iter().filter(|skill| skill.agent_id == row.id);
         let names = own.map(|skill| skill.name.clone()).collect();
-        Agent::of(row, names)
+        Agent::of(row, names, &offered)
     });
     Ok(Json(agents.collect()))
 }
@@ -244,13 +260,14 @@ pub(super) async fn deactivate(
 }
 
 async fn shown(app: &App, principal: &Principal, id: AgentId) -> ApiResult<Json<Agent>> {
+    let offered = Offered::now(app).await;
     let mut db = app.db.acquire().await?;
     let row = store::find(&mut db, principal.workspace, id)
         .await?
         .ok_or_else(missing)?;
     let skills = store::skills(&mut db, principal.workspace, Some(id), skills::MAX_LISTED).await?;
     let names = skills.into_iter().map(|skill| skill.name).collect();
-    Ok(Json(Agent::of(row, names)))
+    Ok(Json(Agent::of(row, names, &offered)))
 }
 
 async fn record(

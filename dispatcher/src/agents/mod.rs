@@ -4,6 +4,7 @@
 //! An agent's credential goes in and never comes out. Agents are deactivated, not deleted,
 //! because executions name them.
 
+mod available;
 mod http;
 mod skills;
 mod store;
@@ -19,6 +20,8 @@ use crate::http::page;
 use crate::http::routes::{Access, Routes};
 use crate::secrets::Stale;
 use crate::workspaces::role::Permission;
+
+pub use available::{Offered, about};
 
 /// This feature's routes.
 pub fn routes(app: &App) -> Routes {
@@ -40,6 +43,13 @@ pub fn routes(app: &App) -> Routes {
             Doc::new("Make an agent")
                 .body::<http::NewAgent>()
                 .gives::<http::Agent>(201),
+        )
+        .get(
+            "/api/agents/available",
+            read,
+            available::available,
+            Doc::new("Which kinds of agents can run, with their versions, or why they cannot")
+                .gives::<Vec<available::Available>>(200),
         )
         .get(
             "/api/agents/{id}",

@@ -100,11 +100,8 @@ pub(super) async fn accept(
         is_session_busy: inherited.is_some_and(|session| session.busy),
         is_at_cap: room.is_at_cap,
     });
-    if !may_wait && outlook.wait_reason.is_some() {
-        return Err(ApiError::busy(
-            "no worker is idle for this agent",
-            RETRY_AFTER,
-        ));
+    if let Some(reason) = outlook.wait_reason.filter(|_| !may_wait) {
+        return Err(ApiError::busy(reason.as_text(), RETRY_AFTER));
     }
     require_room(app, &room)?;
     let made = (room.next, session, &plan);

@@ -137,25 +137,17 @@ fn agent(
         let message = format!("this session is a conversation with {inherited}");
         faults.push(fault("codingAssistantProvider", message));
     }
-    match agent {
-        AgentKind::Shell => {
-            let is_text = |part: &PromptPart| matches!(part, PromptPart::Text { .. });
-            if !request.prompt.iter().all(is_text) {
-                faults.push(fault("userRequest", "shell takes text only"));
-            }
-        }
-        // These run without a credential: a local model, a command or an address of the
-        // workspace's own.
-        AgentKind::Ollama | AgentKind::Acp | AgentKind::Http => {}
-        _ => {
-            let references = request.references.as_ref();
-            let has_secret = references.is_some_and(References::have_agent);
-            if request.credentials.agent.is_none() && !has_secret {
-                let message = format!(
-                    "is required: this workspace has no secret for {agent} that you may use"
-                );
-                faults.push(fault("codingAssistantAuthentication", message));
-            }
+    let is_text = |part: &PromptPart| matches!(part, PromptPart::Text { .. });
+    if !agent.takes_images() && !request.prompt.iter().all(is_text) {
+        faults.push(fault("userRequest", format!("{agent} takes text only")));
+    }
+    if agent.needs_credential() {
+        let references = request.references.as_ref();
+        let has_secret = references.is_some_and(References::have_agent);
+        if request.credentials.agent.is_none() && !has_secret {
+            let message =
+                format!("is required: this workspace has no secret for {agent} that you may use");
+            faults.push(fault("codingAssistantAuthentication", message));
         }
     }
     Some(agent)

@@ -2,12 +2,13 @@
 //!
 //! Sorted sets below the prefix, members are worker ids, scores the millisecond at which the
 //! entry lapses: `alive:{kind}` (offers it, busy or not), `idle:{kind}` and `idle` (waits in
-//! `claim`). Nothing is decided by them but what people are told about waiting.
+//! `claim`). `offers:{worker}` lapses by itself and holds what the worker says that it has, with
+//! versions. Nothing is decided by them but what people are told.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clawlink_shared::agent::AgentKind;
+use clawlink_shared::agent::{AgentKind, AgentOffer};
 use redis::{Pipeline, RedisResult};
 
 use crate::app::App;
@@ -17,6 +18,20 @@ use crate::bus::Bus;
 const GRACE: Duration = Duration::from_secs(5);
 /// A worker that holds an execution counts as alive this long after its last heartbeat.
 const BUSY_FOR: Duration = Duration::from_secs(120);
+
+/// Workers of a kind that are asked for their versions.
+const SAMPLE: isize = 50;
+
+/// A worker that calls, as it describes itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// Its name.
+    pub worker: &'a str,
+    /// What it can run.
+    pub kinds: &'a [AgentKind],
+    /// The same with versions.
+    pub offers: &'a [AgentOffer],
+}
 
 /// How many workers offer one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,8 +53,8 @@ pub struct Waiting {
 
 impl Waiting {
     /// Enters a worker for as long as its call may take.
-    pub async fn enter(app: &App, worker: &str, kinds: &[AgentKind], wait: Duration) -> Self {
-        let bus = &app.bus;
+    pub async fn enter(app: &App, caller: Caller<'_>, wait: Duration) -> Self {
+        let (bus, worker, kinds) = (&app.bus, caller.worker, caller.kinds);
         let waiting = Self {
             app: app.clone(),
             worker: worker.to_owned(),
@@ -54,6 +69,7 @@ impl Waiting {
                 .zadd(bus.key(&format!("alive:{kind}")), worker, alive)
                 .ignore();
         }
+        remember(&mut pipe, bus, &caller, wait + BUSY_FOR);
         tell(bus, &pipe).await;
         waiting
     }
@@ -84,13 +100,14 @@ impl Drop for Waiting {
 }
 
 /// A worker got work without having waited: it is alive, and idle it was never.
-pub fn began(app: &App, worker: &str, kinds: &[AgentKind]) {
+pub fn began(app: &App, caller: Caller<'_>) {
     let (bus, alive) = (app.bus.clone(), lapses_in(BUSY_FOR));
     let mut pipe = redis::pipe();
-    for kind in kinds {
-        pipe.zadd(bus.key(&format!("alive:{kind}")), worker, alive)
+    for kind in caller.kinds {
+        pipe.zadd(bus.key(&format!("alive:{kind}")), caller.worker, alive)
             .ignore();
     }
+    remember(&mut pipe, &bus, &caller, BUSY_FOR);
     let tracker = app.shutdown.tracker();
     tracker.spawn(async move { tell(&bus, &pipe).await });
 }
@@ -106,6 +123,8 @@ pub async fn busy(bus: &Bus, worker: &str) {
             .arg(worker)
             .ignore();
     }
+    pipe.expire(bus.key(&format!("offers:{worker}")), seconds(BUSY_FOR))
+        .ignore();
     tell(bus, &pipe).await;
 }
 
@@ -130,6 +149,39 @@ pub async fn offers(bus: &Bus) -> RedisResult<HashMap<AgentKind, Offer>> {
         .collect())
 }
 
+/// The versions of each kind that live workers have; of many workers a sample.
+pub async fn versions(bus: &Bus) -> RedisResult<BTreeMap<AgentKind, BTreeSet<String>>> {
+    let mut pipe = redis::pipe();
+    for kind in AgentKind::ALL {
+        pipe.zrevrange(bus.key(&format!("alive:{kind}")), 0, SAMPLE - 1);
+    }
+    let sample: Vec<Vec<String>> = pipe.query_async(&mut bus.redis()).await?;
+    let workers: BTreeSet<String> = sample.into_iter().flatten().collect();
+    let mut versions: BTreeMap<AgentKind, BTreeSet<String>> = BTreeMap::new();
+    if workers.is_empty() {
+        return Ok(versions);
+    }
+    let keys: Vec<String> = workers
+        .iter()
+        .map(|worker| bus.key(&format!("offers:{worker}")))
+        .collect();
+    let said: Vec<Option<String>> = redis::cmd("MGET")
+        .arg(keys)
+        .query_async(&mut bus.redis())
+        .await?;
+    for text in said.into_iter().flatten() {
+        // Written by another release, it may say something else.
+        let offers: Vec<AgentOffer> = serde_json::from_str(&text).unwrap_or_default();
+        for offer in offers {
+            versions
+                .entry(offer.kind)
+                .or_default()
+                .insert(offer.version);
+        }
+    }
+    Ok(versions)
+}
+
 /// Workers that wait for work, of any kind.
 pub async fn idle(bus: &Bus) -> RedisResult<u64> {
     let mut pipe = redis::pipe();
@@ -146,6 +198,18 @@ fn count(pipe: &mut Pipeline, key: String) {
         .ignore()
         .cmd("ZCARD")
         .arg(key);
+}
+
+/// Keeps what a worker says that it has for a time.
+fn remember(pipe: &mut Pipeline, bus: &Bus, caller: &Caller<'_>, time: Duration) {
+    let text = serde_json::to_string(caller.offers).expect("offers have string keys");
+    let key = bus.key(&format!("offers:{}", caller.worker));
+    pipe.set_ex(key, text, seconds(time).cast_unsigned())
+        .ignore();
+}
+
+fn seconds(time: Duration) -> i64 {
+    time.as_secs().cast_signed()
 }
 
 /// Presence is a hint: without Redis there is none.

@@ -48,6 +48,16 @@ impl WaitReason {
         }
     }
 
+    /// What a client that does not want to wait is told.
+    pub fn as_text(self) -> &'static str {
+        match self {
+            Self::NoIdleWorker => "no worker is idle for this agent",
+            Self::NoWorkerOffersAgent => "no worker offers this agent",
+            Self::WorkspaceAtCap => "this workspace runs as many executions as it may",
+            Self::SessionBusy => "an earlier turn of this session has not ended",
+        }
+    }
+
     /// Reads the name back.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == name)

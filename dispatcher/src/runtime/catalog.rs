@@ -13,7 +13,6 @@ use crate::agents;
 use crate::app::App;
 use crate::auth::principal::Principal;
 use crate::error::ApiResult;
-use crate::executions::presence;
 use crate::http::extract::Query;
 
 /// An agent in the words of that generation.
@@ -71,9 +70,8 @@ pub(super) async fn agents(
     Query(query): Query<OfSession>,
 ) -> ApiResult<Json<Vec<Agent>>> {
     sessions::require(&app, &principal, query.session_id).await?;
-    // Without Redis nobody knows who offers what.
-    let offers = presence::offers(&app.bus).await.unwrap_or_default();
-    let alive = |kind: AgentKind| offers.get(&kind).map_or(0, |offer| offer.alive);
+    let offered = agents::Offered::now(&app).await;
+    let alive = |kind: AgentKind| offered.of(kind).alive;
     let mut list = vec![Agent {
         agent_type: GENERAL_PURPOSE.to_owned(),
         name: "General purpose".to_owned(),
@@ -82,13 +80,20 @@ pub(super) async fn agents(
         capabilities: Vec::new(),
         metadata: json!({"workers": 0}),
     }];
-    list.extend(AgentKind::ALL.into_iter().map(|kind| Agent {
-        agent_type: kind.as_str().to_owned(),
-        name: kind.as_str().to_owned(),
-        description: None,
-        available: alive(kind) > 0,
-        capabilities: Vec::new(),
-        metadata: json!({"workers": alive(kind)}),
+    list.extend(AgentKind::ALL.into_iter().map(|kind| {
+        let (name, description, _) = agents::about(kind);
+        Agent {
+            agent_type: kind.as_str().to_owned(),
+            name: name.to_owned(),
+            description: Some(description.to_owned()),
+            available: alive(kind) > 0,
+            capabilities: Vec::new(),
+            metadata: json!({
+                "workers": alive(kind),
+                "versions": offered.versions(kind),
+                "reason": unavailable(alive(kind)),
+            }),
+        }
     }));
     let mut db = app.db.acquire().await?;
     for stored in agents::active(&mut db, principal.workspace).await? {
@@ -99,10 +104,21 @@ pub(super) async fn agents(
             name: stored.name,
             description: stored.description,
             capabilities: stored.capabilities,
-            metadata: json!({"agentId": stored.id}),
+            metadata: json!({
+                "agentId": stored.id,
+                "reason": match kind {
+                    Some(kind) => unavailable(alive(kind)),
+                    None => Some("unknown_type"),
+                },
+            }),
         });
     }
     Ok(Json(list))
+}
+
+/// Why a kind that so many workers offer cannot run.
+fn unavailable(workers: u64) -> Option<&'static str> {
+    (workers == 0).then_some("no_worker_offers_agent")
 }
 
 /// `GET /api/runtime/skills`.

@@ -102,6 +102,7 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /api/runtime/skills", Needs(AgentRead), 200),
     ("GET /api/agents", Needs(AgentRead), 200),
     ("POST /api/agents", Needs(AgentManage), 400),
+    ("GET /api/agents/available", Needs(AgentRead), 200),
     ("GET /api/agents/{id}", Needs(AgentRead), 404),
     ("PATCH /api/agents/{id}", Needs(AgentManage), 404),
     ("DELETE /api/agents/{id}", Needs(AgentManage), 404),

@@ -3,9 +3,12 @@
 use clawlink::auth::principal::KeyRole;
 use reqwest::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::app::TestApp;
 use super::client::refusal;
+use super::worker::Worker;
+use crate::wait::eventually;
 
 /// An installation seen by someone who may manage agents.
 struct Manager {
@@ -175,4 +178,94 @@ async fn what_cannot_be_stored_is_refused() {
             (400, &json!("invalid_request"))
         );
     }
+}
+
+impl Manager {
+    /// What is said of a kind.
+    async fn kind(&self, kind: &str) -> Value {
+        let list = self.json(Method::GET, "/api/agents/available", json!({}));
+        let list = list.await;
+        let mut kinds = list.as_array().unwrap().iter();
+        kinds.find(|one| one["type"] == kind).unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn what_can_run_is_what_live_workers_offer_and_what_can_be_paid_for() {
+    let manager = Manager::start().await;
+    let nobody = manager.kind("codex").await;
+    assert_eq!(
+        (&nobody["available"], &nobody["reason"], &nobody["versions"]),
+        (&json!(false), &json!("no_worker_offers_agent"), &json!([]))
+    );
+    let of_type = |kind: &str| json!({"name": kind, "type": kind});
+    for kind in ["codex", "goose", "of-an-earlier-system"] {
+        manager.json(Method::POST, "/api/agents", of_type(kind)).await;
+    }
+
+    let worker = Worker::new(&manager.test.dispatcher);
+    let call = tokio::spawn(async move {
+        let claim = Uuid::new_v4();
+        worker.claim_call(claim, &["codex", "shell"], 30).await
+    });
+    let unpaid = eventually("a worker offers codex", async || {
+        let codex = manager.kind("codex").await;
+        (codex["available"] == true).then_some(codex)
+    })
+    .await;
+    assert_eq!(
+        (&unpaid["ready"], &unpaid["reason"], &unpaid["versions"]),
+        (&json!(false), &json!("no_credential"), &json!(["1"]))
+    );
+    assert_eq!(
+        (&unpaid["workers"], &unpaid["idleWorkers"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(unpaid["credential"]["secrets"][0], "OPENAI_API_KEY");
+    let shell = manager.kind("shell").await;
+    assert_eq!(
+        (&shell["ready"], &shell["takesImages"], &shell["reason"]),
+        (&json!(true), &json!(false), &Value::Null)
+    );
+
+    let secret = json!({"value": "sk-of-this-workspace"});
+    manager
+        .json(Method::PUT, "/api/secrets/OPENAI_API_KEY", secret)
+        .await;
+    assert_eq!(manager.kind("codex").await["ready"], true);
+
+    let stored = manager.json(Method::GET, "/api/agents", json!({})).await;
+    let reasons: Vec<&Value> = stored
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|agent| &agent["unavailableReason"])
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            &Value::Null,
+            &json!("no_worker_offers_agent"),
+            &json!("unknown_type")
+        ]
+    );
+    call.abort();
+}
+
+#[tokio::test]
+async fn an_agent_that_no_worker_offers_is_waited_for_or_refused_at_once() {
+    let test = TestApp::start().await;
+    let mut body = super::client::script("x");
+    body["codingAssistantProvider"] = json!("goose");
+    body["codingAssistantAuthentication"] = json!("a-credential");
+    let call = test.post("/execute?queue=false").json(&body);
+    let (status, problem) = refusal(call).await;
+    assert_eq!(status, 429, "{problem}");
+    assert!(
+        problem.to_string().contains("no worker offers this agent"),
+        "{problem}"
+    );
+    let call = test.execute(&body).header("accept", "application/json");
+    let accepted: Value = call.send().await.unwrap().json().await.unwrap();
+    assert_eq!(accepted["queue"]["waitReason"], "no_worker_offers_agent");
 }

@@ -220,6 +220,38 @@ fn the_operators_credential_goes_where_the_operator_says() {
 }
 
 #[tokio::test]
+async fn images_go_only_to_agents_that_take_them() {
+    let test = TestApp::start().await;
+    let source = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
+    let prompt = json!([{"type": "text", "text": "look"}, {"type": "image", "source": source}]);
+    for (agent, takes_them) in [
+        ("claude", true),
+        ("codex", true),
+        ("opencode", true),
+        ("gemini", true),
+        ("auggie", true),
+        ("openrouter", true),
+        ("openhands", false),
+        ("goose", false),
+        ("shell", false),
+    ] {
+        let mut body = with("userRequest", prompt.clone());
+        body["codingAssistantProvider"] = json!(agent);
+        body["codingAssistantAuthentication"] = json!("a-credential");
+        let call = test.execute(&body).header("accept", "application/json");
+        if takes_them {
+            assert_eq!(call.send().await.unwrap().status(), 202, "{agent}");
+            continue;
+        }
+        let (status, problem) = refusal(call).await;
+        assert_eq!(status, 400, "{agent}");
+        let errors = problem["errors"].as_array().unwrap();
+        assert_eq!(errors.len(), 1, "{problem}");
+        assert_eq!(errors[0]["field"], "userRequest");
+    }
+}
+
+#[tokio::test]
 async fn the_operators_git_token_goes_to_its_host_only() {
     let test = TestApp::start_with(|settings| {
         settings.tuning.default_git_token = Some("configured".to_owned().into());

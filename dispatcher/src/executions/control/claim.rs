@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::protocol::Protocol;
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
-use crate::executions::presence::{self, Waiting};
+use crate::executions::presence::{self, Caller, Waiting};
 use crate::executions::queue::{self, Entry, Popped};
 use crate::executions::references::{self, Opened, Stored};
 use crate::executions::store::assignment::{self, Held};
@@ -60,6 +60,11 @@ pub(super) async fn claim(
     let kinds = validate(&request)?;
     let wait = Duration::from_secs(request.wait_seconds.min(MAX_WAIT_SECONDS));
     let deadline = Instant::now() + wait;
+    let caller = Caller {
+        worker: &request.worker_id,
+        kinds: &kinds,
+        offers: &request.agents,
+    };
     let mut waiting = None;
     loop {
         // Registered before looking, so that no wake-up falls between.
@@ -67,7 +72,7 @@ pub(super) async fn claim(
         let was_woken = futures::poll!(woken.as_mut()).is_ready();
         if let Some(assignment) = shielded(&app, &request, &kinds).await? {
             if waiting.is_none() {
-                presence::began(&app, &request.worker_id, &kinds);
+                presence::began(&app, caller);
             }
             return Ok(axum::Json(assignment).into_response());
         }
@@ -76,7 +81,7 @@ pub(super) async fn claim(
             if let Some(assignment) = repeated(&app, &request).await? {
                 return Ok(axum::Json(assignment).into_response());
             }
-            waiting = Some(Waiting::enter(&app, &request.worker_id, &kinds, wait).await);
+            waiting = Some(Waiting::enter(&app, caller, wait).await);
         }
         if was_woken && Instant::now() < deadline {
             continue;
