@@ -99,6 +99,20 @@ pub struct Assignment {
     pub session: SessionRef,
     /// Bounds to keep.
     pub limits: Limits,
+    /// Instructions that the workspace offers its agents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<Skill>,
+}
+
+/// Instructions for something that agents are to do in a certain way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skill {
+    /// As people call it; agents get a name made of it.
+    pub name: String,
+    /// One sentence, by which an agent knows when it needs them.
+    pub description: String,
+    /// Markdown.
+    pub instructions: String,
 }
 
 /// An execution's two names.

@@ -314,6 +314,9 @@ pub struct Spec {
     pub pull_request: Option<PullRequestWish>,
     /// The agent's settings.
     pub options: AgentOptions,
+    /// Numbers of the skills that it is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<i64>,
 }
 
 /// What an execution consumed, as the agent reports it.

@@ -10,14 +10,17 @@ mod skills;
 mod store;
 
 use clawlink_shared::agent::AgentKind;
+use clawlink_shared::control::Skill;
 use clawlink_shared::id::{AgentId, WorkspaceId};
 use sqlx::PgConnection;
 
 use crate::app::App;
+use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::http::doc::Doc;
 use crate::http::page;
 use crate::http::routes::{Access, Routes};
+use crate::policies::{self, Resource};
 use crate::secrets::Stale;
 use crate::workspaces::role::Permission;
 
@@ -212,6 +215,39 @@ pub async fn active(db: &mut PgConnection, workspace: WorkspaceId) -> anyhow::Re
         description: row.description,
     });
     Ok(listed.collect())
+}
+
+/// Most skills that one execution is given.
+const MAX_GIVEN: i64 = 50;
+
+/// The skills that an execution is given: those with instructions that the workspace has taken
+/// or that the stored agent has which runs, as far as policies let the caller use them.
+pub(crate) async fn given_skills(
+    app: &App,
+    principal: &Principal,
+    agent: Option<AgentId>,
+) -> ApiResult<Vec<i64>> {
+    let mut db = app.db.acquire().await?;
+    let offered = store::offered_skills(&mut db, principal.workspace, agent, MAX_GIVEN).await?;
+    drop(db);
+    if offered.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rules = policies::rules(app, principal).await?;
+    let allowed = offered.into_iter().filter(|(id, name)| {
+        let names = [name.as_str(), &id.to_string()];
+        rules.allow(principal, &Resource::Skill(&names))
+    });
+    Ok(allowed.map(|(id, _)| id).collect())
+}
+
+/// What given skills say, as far as they still exist.
+pub(crate) async fn instructions(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    ids: &[i64],
+) -> anyhow::Result<Vec<Skill>> {
+    store::instructions(db, workspace, ids).await
 }
 
 /// A stored skill as catalogues show it.

@@ -21,6 +21,7 @@ use crate::http::extract::{self, Path};
 pub(super) const MAX_LISTED: i64 = 1000;
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 10_000;
+const MAX_INSTRUCTIONS: usize = 50_000;
 
 /// A skill as clients see it.
 #[derive(Serialize, ToSchema)]
@@ -33,6 +34,8 @@ pub(super) struct Skill {
     agent_id: i64,
     name: String,
     description: Option<String>,
+    /// Markdown that agents are given.
+    instructions: Option<String>,
     #[schema(value_type = Option<Object>)]
     input_schema: Option<Value>,
     #[schema(value_type = Option<Object>)]
@@ -46,6 +49,8 @@ pub(super) struct Skill {
 pub(super) struct NewSkill {
     name: String,
     description: Option<String>,
+    /// Markdown that agents are given.
+    instructions: Option<String>,
     #[schema(value_type = Option<Object>)]
     input_schema: Option<Value>,
     #[schema(value_type = Option<Object>)]
@@ -96,6 +101,7 @@ impl From<SkillRow> for Skill {
             agent_id: row.agent_id,
             name: row.name,
             description: row.description,
+            instructions: row.instructions,
             input_schema: row.input_schema,
             output_schema: row.output_schema,
             created_at: timestamp(row.created_at),
@@ -137,12 +143,15 @@ pub(super) async fn create(
     let values = SkillValues {
         name: new.name.trim().to_owned(),
         description: new.description,
+        instructions: new.instructions,
         input_schema: new.input_schema,
         output_schema: new.output_schema,
     };
     extract::check_text("name", &values.name, 1..=MAX_NAME)?;
     let description = values.description.as_deref().unwrap_or_default();
     extract::check_text("description", description, 0..=MAX_DESCRIPTION)?;
+    let instructions = values.instructions.as_deref().unwrap_or_default();
+    extract::check_text("instructions", instructions, 0..=MAX_INSTRUCTIONS)?;
     extract::check_json("inputSchema", values.input_schema.as_ref())?;
     extract::check_json("outputSchema", values.output_schema.as_ref())?;
     let workspace = principal.workspace;

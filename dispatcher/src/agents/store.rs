@@ -1,5 +1,6 @@
 //! Agents, skills and assignments in Postgres.
 
+use clawlink_shared::control::Skill;
 use clawlink_shared::id::{AgentId, WorkspaceId};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -201,6 +202,7 @@ pub(super) struct SkillRow {
     pub(super) agent_id: i64,
     pub(super) name: String,
     pub(super) description: Option<String>,
+    pub(super) instructions: Option<String>,
     pub(super) input_schema: Option<Value>,
     pub(super) output_schema: Option<Value>,
     pub(super) created_at: OffsetDateTime,
@@ -211,6 +213,7 @@ pub(super) struct SkillRow {
 pub(super) struct SkillValues {
     pub(super) name: String,
     pub(super) description: Option<String>,
+    pub(super) instructions: Option<String>,
     pub(super) input_schema: Option<Value>,
     pub(super) output_schema: Option<Value>,
 }
@@ -223,15 +226,18 @@ pub(super) async fn insert_skill(
 ) -> Result<SkillRow, sqlx::Error> {
     sqlx::query_as!(
         SkillRow,
-        "insert into skills (workspace_id, agent_id, name, description, input_schema, output_schema)
-         values ($1, $2, $3, $4, $5, $6)
-         returning id, agent_id, name, description, input_schema, output_schema, created_at",
+        "insert into skills
+            (workspace_id, agent_id, name, description, input_schema, output_schema, instructions)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         returning id, agent_id, name, description, instructions, input_schema, output_schema,
+            created_at",
         workspace.0,
         agent.0,
         values.name,
         values.description,
         values.input_schema,
         values.output_schema,
+        values.instructions,
     )
     .fetch_one(db)
     .await
@@ -246,7 +252,8 @@ pub(super) async fn skills(
 ) -> anyhow::Result<Vec<SkillRow>> {
     let rows = sqlx::query_as!(
         SkillRow,
-        "select id, agent_id, name, description, input_schema, output_schema, created_at
+        "select id, agent_id, name, description, instructions, input_schema, output_schema,
+            created_at
          from skills where workspace_id = $1 and ($2::bigint is null or agent_id = $2)
          order by id limit $3",
         workspace.0,
@@ -256,6 +263,54 @@ pub(super) async fn skills(
     .fetch_all(db)
     .await?;
     Ok(rows)
+}
+
+/// Skills with instructions that an execution may be given: those of the stored agent that
+/// runs, and those that the workspace has taken, by their names or the slugs of these.
+pub(super) async fn offered_skills(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    agent: Option<AgentId>,
+    limit: i64,
+) -> anyhow::Result<Vec<(i64, String)>> {
+    let rows = sqlx::query!(
+        "select s.id, s.name
+         from skills s join agents a on a.id = s.agent_id
+         where s.workspace_id = $1 and s.instructions is not null and a.is_active
+            and (s.agent_id = $2 or exists (
+                select from skill_assignments t
+                where t.workspace_id = $1 and t.skill_slug in (
+                    s.name, trim(both '-' from regexp_replace(lower(s.name), '[^a-z0-9]+', '-', 'g')))))
+         order by s.id limit $3",
+        workspace.0,
+        agent.map(|agent| agent.0),
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.name)).collect())
+}
+
+/// What these skills say, as far as they still exist.
+pub(super) async fn instructions(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    ids: &[i64],
+) -> anyhow::Result<Vec<Skill>> {
+    let rows = sqlx::query!(
+        "select name, description, instructions as \"instructions!\" from skills
+         where workspace_id = $1 and id = any($2) and instructions is not null order by id",
+        workspace.0,
+        ids,
+    )
+    .fetch_all(db)
+    .await?;
+    let skills = rows.into_iter().map(|row| Skill {
+        description: row.description.unwrap_or_else(|| row.name.clone()),
+        name: row.name,
+        instructions: row.instructions,
+    });
+    Ok(skills.collect())
 }
 
 /// A skill that a workspace has taken.

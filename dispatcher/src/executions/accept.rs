@@ -20,6 +20,7 @@ use super::store::events::NewEvent;
 use super::store::pending::Blocks;
 use super::store::{idempotency, read};
 use super::wait::{Forecast, Outlook};
+use crate::agents;
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
@@ -79,7 +80,7 @@ pub(super) async fn accept(
     drop(db);
     references::choose(app, principal, &mut request, inherited.as_ref()).await?;
     let session = request.resume.unwrap_or_else(SessionId::random);
-    let plan = plan::complete(&mut request, session, inherited.as_ref(), &app.tuning)?;
+    let mut plan = plan::complete(&mut request, session, inherited.as_ref(), &app.tuning)?;
     if plan.spec.agent == AgentKind::Shell {
         principal.require(Permission::ShellRun)?;
     }
@@ -89,11 +90,13 @@ pub(super) async fn accept(
     };
     policies::admit(app, principal, &submission).await?;
     let workspace = principal.workspace;
-    let (room, forecast) = tokio::join!(
+    let (room, forecast, skills) = tokio::join!(
         room(app, workspace),
         Forecast::of(app, None, plan.spec.agent, workspace),
+        given_skills(app, principal, &plan, link),
     );
     let room = room?;
+    plan.spec.skills = skills?;
     let outlook = forecast.outlook(&Blocks {
         workspace,
         agent: plan.spec.agent,
@@ -108,6 +111,19 @@ pub(super) async fn accept(
     let accepted = write(app, principal, &request, made, once.as_ref(), outlook, link).await?;
     tracing::Span::current().record("execution", accepted.id.0);
     Ok(accepted)
+}
+
+/// A script reads no instructions.
+async fn given_skills(
+    app: &App,
+    principal: &Principal,
+    plan: &Plan,
+    link: &Link,
+) -> ApiResult<Vec<i64>> {
+    match plan.spec.agent {
+        AgentKind::Shell => Ok(Vec::new()),
+        _ => agents::given_skills(app, principal, link.agent).await,
+    }
 }
 
 async fn room(app: &App, workspace: WorkspaceId) -> ApiResult<Room> {

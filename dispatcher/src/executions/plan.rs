@@ -107,6 +107,7 @@ pub(crate) fn complete(
             working_branch,
             pull_request,
             options: std::mem::take(&mut request.options),
+            skills: Vec::new(),
         },
         credentials: std::mem::take(&mut request.credentials),
         references: request.references.take(),

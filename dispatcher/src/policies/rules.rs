@@ -29,12 +29,17 @@ pub struct Rules {
 impl Rules {
     /// Whether no policy hides the session from the caller.
     pub fn shows(&self, principal: &Principal, session: SessionId) -> bool {
+        self.allow(principal, &Resource::Session(session))
+    }
+
+    /// Whether no policy denies the resource to the caller. Not recorded.
+    pub fn allow(&self, principal: &Principal, resource: &Resource<'_>) -> bool {
         if self.list.is_empty() {
             return true;
         }
         let subject = Subject::from(principal);
         let now = OffsetDateTime::now_utc();
-        decide(&self.list, &subject, &Resource::Session(session), now) == Decision::Allowed
+        decide(&self.list, &subject, resource, now) == Decision::Allowed
     }
 }
 

@@ -200,7 +200,9 @@ async fn what_can_run_is_what_live_workers_offer_and_what_can_be_paid_for() {
     );
     let of_type = |kind: &str| json!({"name": kind, "type": kind});
     for kind in ["codex", "goose", "of-an-earlier-system"] {
-        manager.json(Method::POST, "/api/agents", of_type(kind)).await;
+        manager
+            .json(Method::POST, "/api/agents", of_type(kind))
+            .await;
     }
 
     let worker = Worker::new(&manager.test.dispatcher);

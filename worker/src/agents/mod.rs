@@ -17,6 +17,7 @@ mod raw;
 mod reaper;
 pub mod sandbox;
 mod shell;
+pub mod skills;
 mod versions;
 
 use std::collections::BTreeMap;

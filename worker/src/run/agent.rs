@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{Run, stopped};
 use crate::agents::desk::Desk;
-use crate::agents::{AgentEnd, AgentJob, StopReason, end_all_descendants};
+use crate::agents::{AgentEnd, AgentJob, StopReason, end_all_descendants, skills};
 use crate::redact::Redactor;
 use crate::workspace::git;
 use crate::workspace::root::SessionRoot;
@@ -47,6 +47,10 @@ impl Run<'_> {
             Ok(job) => job,
             Err(failure) => return Some(failure),
         };
+        if let Err(error) = self.place_skills(&job).await {
+            let message = format!("the workspace's skills cannot be placed: {error:#}");
+            return Some(Failure::new(ErrorCode::InternalError, message));
+        }
         let end = {
             let mut running = agent.run(job);
             let bound = Duration::from_secs(self.assignment.limits.timeout_seconds);
@@ -128,6 +132,17 @@ impl Run<'_> {
             renewed,
             stop: self.stop.watch(),
         })
+    }
+
+    async fn place_skills(&self, job: &AgentJob) -> anyhow::Result<()> {
+        let skills = self.assignment.skills.clone();
+        if skills.is_empty() {
+            return Ok(());
+        }
+        let kind = self.assignment.request.agent;
+        let (root, home) = (job.session_root.clone(), job.home.clone());
+        let placing = move || skills::place(kind, &root, &home, &skills);
+        tokio::task::spawn_blocking(placing).await?
     }
 
     async fn stopped_or_late(&self, bound: Duration) {

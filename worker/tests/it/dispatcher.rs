@@ -188,6 +188,7 @@ pub(crate) fn assignment(script: &str) -> Assignment {
             working_branch: None,
             pull_request: None,
             options: AgentOptions::default(),
+            skills: Vec::new(),
         },
         credentials: Credentials::default(),
         session: SessionRef {
@@ -208,6 +209,7 @@ pub(crate) fn assignment(script: &str) -> Assignment {
                 email: "clawlink@localhost".to_owned(),
             },
         },
+        skills: Vec::new(),
     }
 }
 

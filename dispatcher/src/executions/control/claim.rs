@@ -23,6 +23,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::protocol::Protocol;
+use crate::agents;
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::presence::{self, Caller, Waiting};
@@ -361,6 +362,13 @@ async fn build(
         Some(archive) => Some(source(app, archive).await?),
         None => None,
     };
+    let skills = match spec.skills.as_slice() {
+        [] => Vec::new(),
+        ids => {
+            let mut db = app.db.acquire().await?;
+            agents::instructions(&mut db, held.workspace, ids).await?
+        }
+    };
     let tuning = &app.tuning;
     let timeout = spec.options.timeout_seconds;
     Ok(Assignment {
@@ -393,6 +401,7 @@ async fn build(
                 email: tuning.commit_email.clone(),
             },
         },
+        skills,
     })
 }
 

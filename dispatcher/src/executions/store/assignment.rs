@@ -1,6 +1,6 @@
 //! What a lease holder is given.
 
-use clawlink_shared::id::{ClaimId, ExecutionId, SessionId};
+use clawlink_shared::id::{ClaimId, ExecutionId, SessionId, WorkspaceId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -9,6 +9,8 @@ use uuid::Uuid;
 pub(crate) struct Held {
     /// Which.
     pub(crate) execution: ExecutionId,
+    /// Whose it is.
+    pub(crate) workspace: WorkspaceId,
     /// Its other name, which its credentials are sealed for.
     pub(crate) uuid: Uuid,
     /// From 1.
@@ -48,7 +50,7 @@ pub(crate) async fn by_claim(
     claim: ClaimId,
 ) -> anyhow::Result<Option<Held>> {
     let row = sqlx::query!(
-        "select e.id, e.uuid, e.attempt, e.lease_hash, e.spec, e.session_id, e.turn, c.sealed as \"sealed?\",
+        "select e.id, e.workspace_id, e.uuid, e.attempt, e.lease_hash, e.spec, e.session_id, e.turn, c.sealed as \"sealed?\",
             s.archive_key, s.archive_size, s.archive_sha256, s.archive_root,
             s.provider_session_id
          from executions e
@@ -62,6 +64,7 @@ pub(crate) async fn by_claim(
     let Some(row) = row else { return Ok(None) };
     Ok(Some(Held {
         execution: ExecutionId(row.id),
+        workspace: WorkspaceId(row.workspace_id),
         uuid: row.uuid,
         attempt: row.attempt,
         lease_hash: row.lease_hash.unwrap_or_default(),

@@ -213,6 +213,7 @@ async fn try_confirm(
     Ok(Tried::Held {
         held: Box::new(Held {
             execution: log.execution,
+            workspace,
             uuid,
             attempt,
             lease_hash: lease_hash.to_vec(),
