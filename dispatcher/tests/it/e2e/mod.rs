@@ -13,6 +13,7 @@ mod resume;
 mod search;
 mod secrets;
 mod shaky;
+mod skills;
 mod stored_secrets;
 mod takeover;
 mod under_up;
