@@ -339,7 +339,8 @@ fn code_of(info: &Value, message: &str) -> ErrorCode {
     };
     match (kind, status) {
         ("unauthorized", _) | (_, Some(401 | 403)) => ErrorCode::AuthError,
-        ("usageLimitExceeded", _) | (_, Some(429)) => ErrorCode::RateLimited,
+        ("usageLimitExceeded" | "rateLimitExceeded", _) | (_, Some(429)) => ErrorCode::RateLimited,
+        ("sessionBudgetExceeded", _) => ErrorCode::BudgetExceeded,
         _ if message.contains("401 Unauthorized") || message.contains("403 Forbidden") => {
             ErrorCode::AuthError
         }
