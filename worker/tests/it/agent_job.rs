@@ -171,7 +171,6 @@ impl Run {
             max_file_bytes: None,
             desk: self.desk,
             events,
-            desk: clawlink_worker::agents::desk::Desk::default(),
             redactor: self.redactor,
             renewed: watch::Sender::new(None),
             stop: stopped,
