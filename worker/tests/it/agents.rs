@@ -9,6 +9,7 @@ use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::prompt::{ImageSource, PromptPart};
 use clawlink_shared::secret::Secret;
 use clawlink_worker::agents::{MAX_LINE_BYTES, StopReason, discover};
+use serde_json::{Value, json};
 
 use crate::agent_job::{Session, eventually};
 
@@ -61,7 +62,13 @@ async fn script_runs_and_its_lines_are_told() {
         assert!(text.contains(line), "{line} in {text}");
     }
     let data = ended.texts(EventType::AssistantMessage, "data");
-    assert!(data.contains(r#"{"text":"two","type":"stderr"}"#), "{data}");
+    let mut said = data
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    assert!(
+        said.any(|one| one == json!({"type": "stderr", "text": "two"})),
+        "{data}"
+    );
     assert!(ended.end.result.unwrap().contains("one"));
     assert!(session.work().join("made").exists());
 }
