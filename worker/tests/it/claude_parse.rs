@@ -65,8 +65,9 @@ fn known_lines_are_forwarded_byte_for_byte() {
 #[test]
 fn text_that_is_not_json_is_forwarded_as_text() {
     let parsed = ClaudeParser::default().line("Segmentation fault");
-    let expected = r#"{"data":{"text":"Segmentation fault","type":"raw"},"provider":"claude"}"#;
-    assert_eq!(parsed.events[0].fields.get(), expected);
+    let expected = json!({"data":{"text":"Segmentation fault","type":"raw"},"provider":"claude"});
+    let told: Value = serde_json::from_str(parsed.events[0].fields.get()).unwrap();
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -150,8 +150,10 @@ fn notifications_are_forwarded_byte_for_byte() {
 #[test]
 fn text_that_is_not_json_is_forwarded_as_text() {
     let parsed = CodexParser::default().line("thread 'main' panicked");
-    let expected = r#"{"data":{"text":"thread 'main' panicked","type":"raw"},"provider":"codex"}"#;
-    assert_eq!(parsed.events[0].fields.get(), expected);
+    let expected =
+        json!({"data":{"text":"thread 'main' panicked","type":"raw"},"provider":"codex"});
+    let told: Value = serde_json::from_str(parsed.events[0].fields.get()).unwrap();
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -50,7 +50,10 @@ impl Story {
         }
     }
 
+    /// The order of keys says nothing, and depends on how JSON is compiled.
     pub(crate) fn whole(self) -> Value {
-        json!({"events": self.told, "signals": self.signals})
+        let mut whole = json!({"events": self.told, "signals": self.signals});
+        whole.sort_all_objects();
+        whole
     }
 }
