@@ -139,6 +139,44 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// An entry as columns of its row, for a statement of another store that writes it together
+/// with what it tells of.
+#[derive(Debug)]
+pub struct Columns<'a> {
+    /// The column `workspace_id`.
+    pub workspace: Option<i64>,
+    /// The column `actor`.
+    pub actor: &'a str,
+    /// The column `address`.
+    pub address: Option<String>,
+    /// The column `action`.
+    pub action: &'static str,
+    /// The column `resource_type`.
+    pub resource_type: Option<&'static str>,
+    /// The column `resource_id`.
+    pub resource_id: Option<&'a str>,
+    /// The column `outcome`.
+    pub outcome: &'static str,
+    /// The column `details`.
+    pub details: &'a Value,
+}
+
+impl<'a> From<&'a Entry<'_>> for Columns<'a> {
+    fn from(entry: &'a Entry<'_>) -> Self {
+        let resource = entry.resource.as_ref();
+        Self {
+            workspace: entry.workspace.map(|workspace| workspace.0),
+            actor: &entry.actor.name,
+            address: entry.actor.address.map(|address| address.to_string()),
+            action: entry.action,
+            resource_type: resource.map(|(kind, _)| *kind),
+            resource_id: resource.map(|(_, id)| id.as_str()),
+            outcome: entry.outcome.as_str(),
+            details: &entry.details,
+        }
+    }
+}
+
 /// Writes an entry in the caller's transaction.
 pub async fn record(db: &mut PgConnection, entry: &Entry<'_>) -> anyhow::Result<()> {
     store::insert(db, entry).await

@@ -8,7 +8,7 @@ use clawlink_shared::execution::State;
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::plan::{self, Inherited, Plan};
@@ -204,6 +204,10 @@ async fn write(
     let credentials = references::to_seal(&plan.credentials, plan.references.as_ref())?;
     let mut places = Places::reserve(app);
     let enqueue = Effect::Enqueue { execution: id };
+    let actor = Actor::from(principal);
+    let subject = ("execution", id.to_string());
+    let entry = Entry::done(principal.workspace, &actor, "execution.submitted", subject);
+    let entry = entry.with(json!({"agent": plan.spec.agent.as_str(), "session": session}));
     let new = NewExecution {
         id,
         uuid,
@@ -220,34 +224,18 @@ async fn write(
         idempotency: once.map(|once| (once.key.as_str(), &once.body_macs[0][..])),
         events: &first_events(request, session, plan, outlook)?,
         enqueue: &outbox::Rows::of(std::slice::from_ref(&enqueue), &places)?,
+        entry: audit::Columns::from(&entry),
     };
     let mut db = app.db.acquire().await?;
-    let mut tx = db.begin().await?;
-    let (appended, row, turn) = match rows::insert(&mut tx, &new).await? {
-        Written::Now {
-            appended,
-            row,
-            turn,
-        } => (appended, row, turn),
+    let (appended, row) = match rows::insert(&mut db, &new).await? {
+        Written::Now { appended, row } => (appended, row),
         Written::NoSession => return Err(no_such_session()),
         Written::KeyUsed => {
-            tx.rollback().await?;
             let earlier = earlier(&mut db, principal, once).await?;
             let gone = || anyhow::anyhow!("an idempotency key was used and is gone");
             return Ok(earlier.ok_or_else(gone)?);
         }
     };
-    let actor = Actor::from(principal);
-    let submitted = ("execution", id.to_string());
-    let entry = Entry::done(
-        principal.workspace,
-        &actor,
-        "execution.submitted",
-        submitted,
-    );
-    let details = json!({"agent": plan.spec.agent.as_str(), "session": session, "turn": turn});
-    audit::record(&mut tx, &entry.with(details)).await?;
-    tx.commit().await?;
     drop(db);
     places.perform(app, row, enqueue);
     let events = appended.payloads.clone();

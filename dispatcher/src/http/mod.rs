@@ -103,7 +103,7 @@ pub fn routes(app: &App) -> Routes {
 /// The service, and the table it was made from.
 pub fn service(app: &App) -> (Router, Vec<Route>) {
     let (router, list) = routes(app).finish();
-    let document = openapi::Document::of(&list);
+    let document = openapi::Document::of(list.clone());
     let router = router
         .layer(Extension(document))
         .fallback(async || ApiError::no_such_path())

@@ -1,5 +1,7 @@
 //! `/openapi.json`: the route table as an OpenAPI 3.1 document.
 
+use std::sync::{Arc, LazyLock};
+
 use axum::Extension;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -13,22 +15,25 @@ use super::doc::{BEARER, PROBLEM};
 use super::routes::Route;
 use clawlink_shared::problem::Problem;
 
-/// The document as it is served: made once, since the table never changes.
+/// The document as it is served: made once, when somebody asks, since the table never changes.
 #[derive(Clone)]
-pub struct Document(Bytes);
+pub struct Document(Arc<LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>>);
 
 impl Document {
     /// Of these routes.
-    pub fn of(routes: &[Route]) -> Self {
-        let json = serde_json::to_vec(&document(routes)).expect("a document serializes");
-        Self(json.into())
+    pub fn of(routes: Vec<Route>) -> Self {
+        let make = move || {
+            let json = serde_json::to_vec(&document(&routes)).expect("a document serializes");
+            json.into()
+        };
+        Self(Arc::new(LazyLock::new(Box::new(make))))
     }
 }
 
 /// `GET /openapi.json`.
 pub(super) async fn openapi(Extension(document): Extension<Document>) -> Response {
     let json = [(header::CONTENT_TYPE, "application/json")];
-    (json, document.0).into_response()
+    (json, Bytes::clone(&document.0)).into_response()
 }
 
 /// The document of these routes.

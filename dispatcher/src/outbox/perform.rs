@@ -1,6 +1,6 @@
 //! Performing effects: the two loops.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -20,6 +20,8 @@ const SLOW_LEASE: Duration = Duration::from_secs(600);
 /// it dies, others may have them soon.
 pub(super) const QUICK_HOLD: Duration = Duration::from_secs(5);
 pub(super) const SLOW_HOLD: Duration = Duration::from_secs(60);
+/// While a replica is busy with effects of its own, it looks this often for those of others.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause after failures.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// Without Redis, queueing is tried again soon; the reconciler makes good what is late.
@@ -27,31 +29,66 @@ const QUICK_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) async fn quick_loop(app: App) {
     let mut own = app.lanes.quick.own.lock().await;
+    let mut looks = Looks::default();
     let mut batch = Vec::new();
     loop {
         let round = async {
             // What this replica wrote itself needs no looking for.
-            while own.try_recv().map(|one| batch.push(one)).is_ok() && batch.len() < QUICK_BATCH {}
-            let is_own = !batch.is_empty();
-            if !is_own {
-                batch = quick_due(&app).await?;
-            }
-            let count = batch.len();
+            while batch.len() < QUICK_BATCH && own.try_recv().map(|one| batch.push(one)).is_ok() {}
             perform_quick(&app, std::mem::take(&mut batch)).await?;
-            anyhow::Ok(is_own || count == QUICK_BATCH)
+            if looks.are_due() {
+                let found = quick_due(&app).await?;
+                looks.found(found.len() == QUICK_BATCH);
+                perform_quick(&app, found).await?;
+            }
+            anyhow::Ok(())
         };
-        match round.await {
-            // There may be more.
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "outbox not performed"),
+        if let Err(error) = round.await {
+            tracing::warn!(error = format!("{error:#}"), "outbox not performed");
+        } else if looks.are_due() {
+            continue;
         }
         tokio::select! {
             one = own.recv() => batch.extend(one),
-            goes_on = rest(&app, &app.lanes.quick) => if !goes_on { break },
+            goes_on = rest(&app, &app.lanes.quick) => match goes_on {
+                true => looks.ask(),
+                false => break,
+            },
         }
     }
     leave(&app, &mut own).await;
+}
+
+/// When a lane looks into the outbox: when somebody asks, while it finds more than it can take
+/// at once, and now and then.
+struct Looks {
+    last: Instant,
+    is_asked: bool,
+}
+
+impl Default for Looks {
+    /// What an earlier process left may be waiting.
+    fn default() -> Self {
+        Self {
+            last: Instant::now(),
+            is_asked: true,
+        }
+    }
+}
+
+impl Looks {
+    fn ask(&mut self) {
+        self.is_asked = true;
+    }
+
+    fn are_due(&self) -> bool {
+        self.is_asked || self.last.elapsed() >= LOOK_EVERY
+    }
+
+    fn found(&mut self, may_be_more: bool) {
+        self.last = Instant::now();
+        self.is_asked = may_be_more;
+    }
 }
 
 /// Leaves what this replica still had for itself to the others.
@@ -122,66 +159,83 @@ async fn perform_quick(app: &App, batch: Vec<Own>) -> anyhow::Result<()> {
 /// One of several: a long effect holds up its own loop only.
 pub(super) async fn slow_loop(app: App) {
     let lane = &app.lanes.slow;
+    let mut looks = Looks::default();
     loop {
-        let own = lane
-            .own
-            .try_lock()
-            .ok()
-            .and_then(|mut own| own.try_recv().ok());
-        match slow_step(&app, own).await {
-            Ok(true) if !app.shutdown.soft().is_cancelled() => continue,
-            Ok(_) => {}
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "outbox not performed"),
+        while looks.are_due() && !app.shutdown.soft().is_cancelled() {
+            let found = slow_due(&app).await.unwrap_or_else(|error| {
+                tracing::warn!(error = format!("{error:#}"), "outbox not read");
+                None
+            });
+            looks.found(found.is_some());
+            if let Some((one, attempts)) = found {
+                perform_slow(&app, one, attempts).await;
+            }
         }
         let next = async { lane.own.lock().await.recv().await };
         tokio::select! {
-            own = next => {
-                if let Err(error) = slow_step(&app, own).await {
-                    tracing::warn!(error = format!("{error:#}"), "outbox not performed");
+            one = next => {
+                if let Some(one) = one {
+                    perform_slow(&app, one, 1).await;
                 }
             }
-            goes_on = rest(&app, lane) => if !goes_on { break },
+            goes_on = rest(&app, lane) => match goes_on {
+                true => looks.ask(),
+                false => break,
+            },
         }
     }
     leave(&app, &mut *lane.own.lock().await).await;
 }
 
-/// Performs this effect, or else one that is due; false if there is none.
-async fn slow_step(app: &App, own: Option<Own>) -> anyhow::Result<bool> {
-    let (id, effect, attempts) = match own {
-        Some(own) => (own.id, Some(own.effect), 1),
-        None => {
-            let mut db = app.db.acquire().await?;
-            let taken = store::take(&mut db, true, SLOW_LEASE, 1).await?;
-            let Some(one) = taken.into_iter().next() else {
-                return Ok(false);
-            };
-            (one.id, one.effect, one.attempts)
+/// Takes the slow effect that is due first, whoever wrote it, and how often it was taken.
+async fn slow_due(app: &App) -> anyhow::Result<Option<(Own, i32)>> {
+    let mut db = app.db.acquire().await?;
+    let taken = store::take(&mut db, true, SLOW_LEASE, 1).await?;
+    let known = taken.into_iter().next().and_then(|one| {
+        if one.effect.is_none() {
+            tracing::error!(id = one.id, "outbox row of an unknown kind");
         }
-    };
-    let performed = match &effect {
-        Some(Effect::ArchiveTurn { execution }) => executions::archive_turn(app, *execution).await,
-        Some(Effect::FollowTask { execution }) => {
+        let (id, effect) = (one.id, one.effect?);
+        Some((Own { id, effect }, one.attempts))
+    });
+    Ok(known)
+}
+
+async fn perform_slow(app: &App, one: Own, attempts: i32) {
+    let performed = match &one.effect {
+        Effect::ArchiveTurn { execution } => executions::archive_turn(app, *execution).await,
+        Effect::FollowTask { execution } => {
             executions::portal::follow::follow(app, *execution).await
         }
-        Some(Effect::DeleteObjects { session }) => executions::delete_objects(app, *session).await,
-        _ => Err(anyhow::anyhow!("outbox row in the wrong lane or unknown")),
-    };
-    let mut db = app.db.acquire().await?;
-    match performed {
-        Ok(()) => store::done(&mut db, &[id]).await?,
-        Err(error) => {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                id,
-                ?effect,
-                attempts,
-                "effect failed; it is tried again"
-            );
-            store::put_off(&mut db, &[id], pause_after(attempts)).await?;
+        Effect::DeleteObjects { session } => executions::delete_objects(app, *session).await,
+        Effect::Enqueue { .. } | Effect::Advance { .. } => {
+            Err(anyhow::anyhow!("outbox row in the wrong lane"))
         }
+    };
+    let noted = async {
+        let mut db = app.db.acquire().await?;
+        match &performed {
+            Ok(()) => store::done_one(&mut db, one.id).await,
+            Err(_) => store::put_off(&mut db, &[one.id], pause_after(attempts)).await,
+        }
+    };
+    let noted = noted.await;
+    if let Err(error) = performed {
+        let (error, id, effect) = (format!("{error:#}"), one.id, one.effect);
+        tracing::warn!(
+            error,
+            id,
+            ?effect,
+            attempts,
+            "effect failed; it is tried again"
+        );
     }
-    Ok(true)
+    if let Err(error) = noted {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "the effect is performed again"
+        );
+    }
 }
 
 /// 2 s, 4 s, 8 s …, up to the longest pause.

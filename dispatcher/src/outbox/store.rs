@@ -73,6 +73,18 @@ pub(super) async fn done(db: &mut PgConnection, ids: &[i64]) -> anyhow::Result<(
     Ok(())
 }
 
+/// The same for one effect, in a form whose plan Postgres keeps.
+pub(super) async fn done_one(db: &mut PgConnection, id: i64) -> anyhow::Result<()> {
+    sqlx::query!(
+        "delete from outbox
+         where id = $1 and set_config('synchronous_commit', 'off', true) = 'off'",
+        id,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Puts effects that failed off.
 pub(super) async fn put_off(
     db: &mut PgConnection,

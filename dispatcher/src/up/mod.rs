@@ -20,4 +20,5 @@ pub mod workers;
 
 mod orphans;
 mod s3_list;
+mod s3_small;
 mod s3_store;

@@ -15,7 +15,7 @@ use s3s::path::S3Path;
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 
-use super::s3_list;
+use super::{s3_list, s3_small};
 
 /// Objects in the directories below `root`, one per bucket.
 pub(super) struct Store {
@@ -60,6 +60,28 @@ impl Store {
         }
     }
 
+    /// Writes a whole small object.
+    async fn put_small(&self, input: PutObjectInput) -> S3Result<S3Response<PutObjectOutput>> {
+        let body = input.body.ok_or_else(|| s3_error!(IncompleteBody))?;
+        let bytes = s3_small::gather(body).await;
+        let bytes = bytes.map_err(|_| s3_error!(IncompleteBody, "the body broke off"))?;
+        let declared = input
+            .content_length
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        if declared != Some(bytes.len()) {
+            return Err(s3_error!(
+                IncompleteBody,
+                "the body is shorter than it said"
+            ));
+        }
+        let root = self.root.clone();
+        let object = root.join(&input.bucket).join(&input.key);
+        let sides = self.side_files(&input.bucket, &input.key);
+        let write = move || s3_small::write(&root, &object, &sides, &bytes);
+        on_disk(tokio::task::spawn_blocking(write).await)?;
+        Ok(S3Response::new(PutObjectOutput::default()))
+    }
+
     /// Puts an object, its side files and their directories on disk.
     async fn sync(&self, bucket: &str, key: &str) -> S3Result<()> {
         let root = self.root.clone();
@@ -81,14 +103,18 @@ impl Store {
             }
             Ok(())
         };
-        let synced = tokio::task::spawn_blocking(sync)
-            .await
-            .map_err(std::io::Error::other);
-        synced.flatten().map_err(|error| {
-            tracing::error!("sync object to disk: {error}");
-            s3_error!(InternalError, "the object could not be synced to disk")
-        })
+        on_disk(tokio::task::spawn_blocking(sync).await)
     }
+}
+
+/// What became of work on the disk.
+fn on_disk(done: Result<std::io::Result<()>, tokio::task::JoinError>) -> S3Result<()> {
+    done.map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|error| {
+            tracing::error!("write object: {error}");
+            s3_error!(InternalError, "the object could not be written to disk")
+        })
 }
 
 /// Logs what went wrong here. What a client did wrong is its own affair: see
@@ -115,6 +141,9 @@ macro_rules! pass {
             async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
                 if request.input.if_match.is_some() || request.input.if_none_match.is_some() {
                     return Err(s3_error!(NotImplemented, "conditional writes are not supported"));
+                }
+                if s3_small::is_small(&request.input) {
+                    return self.put_small(request.input).await;
                 }
                 let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
                 let response = told(self.files.put_object(request).await)?;

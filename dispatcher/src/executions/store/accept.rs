@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::events::{Appended, LockedLog, NewEvent, Numbered};
+use crate::audit;
 use crate::executions::plan::Inherited;
 use crate::executions::wait::WaitReason;
 use crate::outbox;
@@ -129,6 +130,8 @@ pub(crate) struct NewExecution<'a> {
     pub(crate) events: &'a [NewEvent],
     /// `Enqueue`, as a row of the outbox.
     pub(crate) enqueue: &'a outbox::Rows,
+    /// The entry of the audit log; the turn joins its details.
+    pub(crate) entry: audit::Columns<'a>,
 }
 
 /// What became of an execution that was to be written.
@@ -140,8 +143,6 @@ pub(crate) enum Written {
         appended: Appended,
         /// The row of its effect.
         row: i64,
-        /// Its place in the session.
-        turn: i32,
     },
     /// The session that it was to resume is gone.
     NoSession,
@@ -151,8 +152,8 @@ pub(crate) enum Written {
 
 /// Writes all of a pending execution in one statement: the session or its
 /// next turn (under its row lock; a conversation that begins after scripts gives the session its
-/// agent), the execution, its sealed credentials, its idempotency key, its first events and the
-/// effect that queues it.
+/// agent), the execution, its sealed credentials, its idempotency key, its first events, the
+/// effect that queues it and the entry of the audit log.
 pub(crate) async fn insert(
     db: &mut PgConnection,
     new: &NewExecution<'_>,
@@ -204,8 +205,13 @@ pub(crate) async fn insert(
             from new, unnest($24::jsonb[], $25::boolean[], $26::float8[])
                 as effect (effect, is_slow, due_in)
             returning id
+         ), audited as (
+            insert into audit_entries (workspace_id, actor, address, action, resource_type,
+                resource_id, outcome, details)
+            select $2, $32, $33, $34, $35, $36, $37, $38 || jsonb_build_object('turn', turn)
+            from new
          )
-         select following.id, turn from following, new",
+         select id from following",
         new.id.0,
         new.workspace.0,
         new.session.0,
@@ -237,6 +243,13 @@ pub(crate) async fn insert(
         new.link.payload,
         new.link.claw_id,
         new.link.client_session,
+        new.entry.actor,
+        new.entry.address,
+        new.entry.action,
+        new.entry.resource_type,
+        new.entry.resource_id,
+        new.entry.outcome,
+        new.entry.details,
     )
     .fetch_optional(db)
     .await;
@@ -244,7 +257,6 @@ pub(crate) async fn insert(
         Ok(Some(row)) => Ok(Written::Now {
             appended: events.appended(&log),
             row: row.id,
-            turn: row.turn,
         }),
         Ok(None) => Ok(Written::NoSession),
         Err(sqlx::Error::Database(error))
