@@ -1,5 +1,6 @@
 //! Which agents there are, and under which names clients may ask for them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,46 @@ pub struct AgentOffer {
     pub kind: AgentKind,
     /// As the program says it, for people to read.
     pub version: String,
+}
+
+/// What a workspace defined for the kinds that run nothing by themselves; the dispatcher has
+/// validated it. Credentials never stand here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Definition {
+    /// For [`AgentKind::Acp`].
+    Command(CommandDefinition),
+    /// For [`AgentKind::Http`].
+    Endpoint(EndpointDefinition),
+}
+
+/// A program that speaks the Agent Client Protocol on its standard input and output.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CommandDefinition {
+    /// The program's name, without a path: workers look for it where they look for agents.
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its environment; no secrets.
+    pub env: BTreeMap<String, String>,
+    /// The variable in which it expects the credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_variable: Option<String>,
+    /// Where it keeps conversations: a path below its HOME, archived with the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_folder: Option<String>,
+}
+
+/// An address that takes requests and answers with events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointDefinition {
+    /// http(s) URL without credentials.
+    pub url: String,
+    /// Longest silence between two pieces of the answer, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::AgentKind;
+use crate::agent::{AgentKind, Definition};
 use crate::prompt::PromptPart;
 
 /// Where an execution stands. Wire and SQL form: the lower-case name.
@@ -317,6 +317,9 @@ pub struct Spec {
     /// Numbers of the skills that it is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skills: Vec<i64>,
+    /// What runs, for kinds that a workspace defines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Definition>,
 }
 
 /// What an execution consumed, as the agent reports it.

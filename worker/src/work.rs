@@ -150,6 +150,7 @@ fn environment(settings: &WorkArgs, spool: &Path) -> Result<AgentEnvironment> {
         read_write: shared.agent_read_write.clone(),
         version_cache: Some(spool.join(VERSIONS)),
         allow_unconfined: shared.allow_unconfined,
+        allow_private_hosts: shared.allow_private_hosts,
     })
 }
 

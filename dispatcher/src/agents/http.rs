@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::available::Offered;
 use super::store::{self, Row, Values};
-use super::{missing, owner, skills};
+use super::{definition, missing, owner, skills};
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
@@ -301,6 +301,12 @@ fn check(values: &Values, key: Option<&str>) -> ApiResult<()> {
     let description = values.description.as_deref().unwrap_or_default();
     extract::check_text("description", description, 0..=MAX_DESCRIPTION)?;
     extract::check_json("config", values.config.as_ref())?;
+    // What is not there yet may come later; what is there must be usable.
+    let is_begun = values.endpoint.is_some() || values.config.is_some();
+    if let Some(kind) = AgentKind::from_spelling(&values.kind).filter(|_| is_begun) {
+        definition::read(kind, values.endpoint.as_deref(), values.config.as_ref())
+            .map_err(ApiError::invalid)?;
+    }
     match key {
         Some(key) if key.is_empty() || key.len() > MAX_KEY => Err(ApiError::invalid(format!(
             "apiKey must have 1 to {MAX_KEY} bytes"

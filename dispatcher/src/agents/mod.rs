@@ -5,13 +5,15 @@
 //! because executions name them.
 
 mod available;
+mod definition;
 mod http;
 mod skills;
 mod store;
 
-use clawlink_shared::agent::AgentKind;
+use clawlink_shared::agent::{AgentKind, Definition};
 use clawlink_shared::control::Skill;
 use clawlink_shared::id::{AgentId, WorkspaceId};
+use clawlink_shared::secret::Secret;
 use sqlx::PgConnection;
 
 use crate::app::App;
@@ -126,6 +128,22 @@ pub struct Runnable {
     pub id: AgentId,
     /// What runs it.
     pub kind: AgentKind,
+    /// What that runs, where the workspace defines it.
+    pub definition: Option<Definition>,
+    /// Its credential, sealed.
+    sealed_key: Option<Vec<u8>>,
+}
+
+impl Runnable {
+    /// Its credential, if it has one.
+    pub fn key(&self, app: &App) -> anyhow::Result<Option<Secret>> {
+        let Some(sealed) = &self.sealed_key else {
+            return Ok(None);
+        };
+        let open = app.keys.open(&owner(self.id), sealed)?;
+        let text = String::from_utf8(open).map_err(|_| anyhow::anyhow!("read an agent's key"))?;
+        Ok(Some(Secret::new(text)))
+    }
 }
 
 /// A stored agent as something to run: 404 if this workspace has no such agent, 403 if it is
@@ -144,7 +162,14 @@ pub async fn runnable(
     let kind = AgentKind::from_spelling(&agent.kind).ok_or_else(|| {
         ApiError::invalid(format!("agents of type {} cannot be run here", agent.kind))
     })?;
-    Ok(Runnable { id, kind })
+    let definition = definition::read(kind, agent.endpoint.as_deref(), agent.config.as_ref())
+        .map_err(|fault| ApiError::invalid(format!("this agent cannot run: its {fault}")))?;
+    Ok(Runnable {
+        id,
+        kind,
+        definition,
+        sealed_key: store::key(db, workspace, id).await?,
+    })
 }
 
 /// What a stored agent's credential is sealed for.

@@ -98,6 +98,22 @@ pub(super) async fn set_key(
     Ok(())
 }
 
+/// An agent's sealed credential, if it has one.
+pub(super) async fn key(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: AgentId,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let key = sqlx::query_scalar!(
+        "select sealed_api_key from agents where id = $1 and workspace_id = $2",
+        id.0,
+        workspace.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(key.flatten())
+}
+
 /// Credentials that do not begin with the current key's id, after this agent.
 pub(super) async fn stale_keys(
     db: &mut PgConnection,

@@ -11,6 +11,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::defined;
 use super::plan::{self, Inherited, Plan};
 use super::publish;
 use super::references;
@@ -69,6 +70,10 @@ pub(super) async fn accept(
     may_wait: bool,
     link: &Link,
 ) -> ApiResult<Accepted> {
+    let link = &Link {
+        agent: link.agent.or(request.stored_agent),
+        ..link.clone()
+    };
     if let Some(session) = request.resume {
         policies::require_session(app, principal, session).await?;
     }
@@ -78,6 +83,7 @@ pub(super) async fn accept(
     }
     let inherited = inherited(&mut db, principal, request.resume).await?;
     drop(db);
+    defined::resolve(app, principal, &mut request, inherited.as_ref(), link).await?;
     references::choose(app, principal, &mut request, inherited.as_ref()).await?;
     let session = request.resume.unwrap_or_else(SessionId::random);
     let mut plan = plan::complete(&mut request, session, inherited.as_ref(), &app.tuning)?;

@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub mod archive;
 pub mod cancel;
 pub mod control;
+mod defined;
 pub mod http;
 mod plan;
 pub(crate) mod portal;

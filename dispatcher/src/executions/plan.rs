@@ -4,7 +4,7 @@
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::control::Credentials;
 use clawlink_shared::execution::{PullRequestWish, Repository, Spec};
-use clawlink_shared::id::SessionId;
+use clawlink_shared::id::{AgentId, SessionId};
 use clawlink_shared::problem::FieldFault;
 use clawlink_shared::prompt::{PromptPart, text_of};
 use clawlink_shared::secret::Secret;
@@ -31,6 +31,8 @@ pub(crate) struct Inherited {
     pub(crate) auto_commit: bool,
     /// Whether an earlier turn has not ended.
     pub(crate) busy: bool,
+    /// The stored agent of its last turn that had one.
+    pub(crate) stored_agent: Option<AgentId>,
 }
 
 /// A request that can be stored as it is.
@@ -108,6 +110,7 @@ pub(crate) fn complete(
             pull_request,
             options: std::mem::take(&mut request.options),
             skills: Vec::new(),
+            definition: request.definition.take(),
         },
         credentials: std::mem::take(&mut request.credentials),
         references: request.references.take(),
@@ -141,6 +144,10 @@ fn agent(
     let is_text = |part: &PromptPart| matches!(part, PromptPart::Text { .. });
     if !agent.takes_images() && !request.prompt.iter().all(is_text) {
         faults.push(fault("userRequest", format!("{agent} takes text only")));
+    }
+    if matches!(agent, AgentKind::Acp | AgentKind::Http) && request.definition.is_none() {
+        let message = format!("is required: the stored agent of type {agent} to run");
+        faults.push(fault("agentId", message));
     }
     if agent.needs_credential() {
         let references = request.references.as_ref();

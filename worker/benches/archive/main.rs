@@ -163,6 +163,7 @@ fn redactor() -> Redactor {
 async fn save_once(scratch: &Path) -> Result<()> {
     let request = SaveRequest {
         session_root: scratch.join("session"),
+        own_state: None,
         include_ignored: false,
         max_bytes: u64::MAX,
         max_files: u64::MAX,

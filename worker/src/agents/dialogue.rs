@@ -157,7 +157,7 @@ async fn answer_of(questions: &mut Vec<(String, BoxFuture<'_, Answer>)>) -> (Str
     (questions.swap_remove(at).0, answer)
 }
 
-fn message_of_cut(dropped: u64) -> Draft {
+pub(super) fn message_of_cut(dropped: u64) -> Draft {
     message(format!(
         "A line of the agent's output was longer than {MAX_LINE_BYTES} bytes: {dropped} bytes were \
          left out."
@@ -177,14 +177,16 @@ pub(super) fn message(text: String) -> Draft {
     draft(EventType::Message, &json!({ "message": text }))
 }
 
-async fn reached(at: Option<Instant>) {
+/// Returns at that time; never without one.
+pub(super) async fn reached(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => futures::future::pending().await,
     }
 }
 
-async fn tell(events: &EventSink, draft: Option<&Draft>) {
+/// Tells one event, if there is one.
+pub(super) async fn tell(events: &EventSink, draft: Option<&Draft>) {
     if let Some(draft) = draft {
         events.emit(draft.kind, &draft.fields).await;
     }

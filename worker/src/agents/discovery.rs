@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clawlink_shared::agent::{AgentKind, AgentOffer};
 
 use super::versions::Versions;
-use super::{Agent, AgentEnvironment, claude, codex, shell};
+use super::{Agent, AgentEnvironment, acp, claude, codex, http, shell};
 
 /// Where the agents of a kind come from.
 pub(super) struct Source {
@@ -32,6 +32,8 @@ pub(super) enum Program {
         /// Absolute paths, looked at last.
         places: &'static [&'static str],
     },
+    /// Nothing, before a workspace's definition is there.
+    Nothing,
 }
 
 /// A program that was found, for [`Source::make`].
@@ -40,13 +42,16 @@ pub(super) struct Found {
     pub(super) kind: AgentKind,
     /// What all agents have in common.
     pub(super) environment: Arc<AgentEnvironment>,
-    /// Absolute, without links.
+    /// Absolute, without links; empty where nothing has to be there.
     pub(super) program: PathBuf,
 }
 
 /// Every source. A native agent has its own; agents of the Agent Client Protocol share a table.
 fn sources() -> Vec<Source> {
-    vec![claude::source(), codex::source(), shell::source()]
+    let mut sources = vec![claude::source(), codex::source()];
+    sources.extend(acp::sources());
+    sources.extend([http::source(), shell::source()]);
+    sources
 }
 
 /// The agents of this worker.
@@ -96,6 +101,9 @@ async fn find(
     environment: &AgentEnvironment,
     versions: &mut Versions,
 ) -> Option<(PathBuf, String)> {
+    if let Program::Nothing = program {
+        return Some((PathBuf::new(), env!("CARGO_PKG_VERSION").to_owned()));
+    }
     for candidate in candidates(program, environment) {
         let Ok(program) = candidate.canonicalize() else {
             continue;
@@ -115,19 +123,38 @@ fn candidates(program: &Program, environment: &AgentEnvironment) -> Vec<PathBuf>
         name,
         packaged,
         places,
-    } = program;
+    } = program
+    else {
+        return Vec::new();
+    };
     let mut candidates = Vec::new();
     if let Some(directory) = &environment.agent_dir {
         let modules = directory.join("node_modules");
         // The package's own launcher needs an install script to have run; its parts do not.
         candidates.extend(packaged().iter().map(|path| modules.join(path)));
-        candidates.push(directory.join(name));
-        candidates.push(modules.join(".bin").join(name));
     }
-    let on_path = environment.search_path.iter();
-    candidates.extend(on_path.map(|directory| directory.join(name)));
+    candidates.extend(named(name, environment));
     candidates.extend(places.iter().map(PathBuf::from));
     candidates
+}
+
+/// Where a program of that name may be.
+fn named(name: &str, environment: &AgentEnvironment) -> Vec<PathBuf> {
+    let own = environment.agent_dir.iter();
+    let own = own.flat_map(|directory| [directory.clone(), directory.join("node_modules/.bin")]);
+    let places = own.chain(environment.search_path.iter().cloned());
+    places.map(|directory| directory.join(name)).collect()
+}
+
+/// A program by its name alone, where agents are.
+pub(super) fn find_program(name: &str, environment: &AgentEnvironment) -> Option<PathBuf> {
+    let mut places = named(name, environment).into_iter();
+    places.find_map(|place| {
+        place
+            .canonicalize()
+            .ok()
+            .filter(|program| program.is_file())
+    })
 }
 
 /// This machine's architecture in the words of npm packages.

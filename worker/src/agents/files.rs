@@ -50,6 +50,63 @@ pub(super) fn read_regular(root: &Path, relative: &Path, max: u64) -> Option<Vec
     (bytes.len() as u64 <= max).then_some(bytes)
 }
 
+/// The regular file `relative`, to be read.
+pub(super) fn open_regular(root: &Path, relative: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat2(&open_root(root)?, relative, flags, Mode::empty(), resolve());
+    regular(file.context("open file")?.into())
+}
+
+/// The regular file `relative`, to be written; `None` if there is nothing of that name.
+pub(super) fn open_regular_to_write(root: &Path, relative: &Path) -> Result<Option<File>> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match openat2(&open_root(root)?, relative, flags, Mode::empty(), resolve()) {
+        Ok(file) => regular(file.into()).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error).context("open file"),
+    }
+}
+
+/// Makes the file `relative`, where nothing may be, and the directories that it lacks; what
+/// lies there already is left alone.
+pub(super) fn create(root: &Path, relative: &Path) -> Result<File> {
+    let parent = relative.parent().context("name a file")?;
+    let name = relative.file_name().context("name a file")?;
+    let owner = root.metadata().context("look at the session root")?;
+    let mut folder = open_root(root)?;
+    for part in parent.components() {
+        let enter = || {
+            openat2(
+                &folder,
+                part.as_os_str(),
+                directory(),
+                Mode::empty(),
+                resolve(),
+            )
+        };
+        folder = match enter() {
+            Err(Errno::NOENT) => {
+                mkdirat(&folder, part.as_os_str(), Mode::from(0o755)).context("make directory")?;
+                let made = enter().context("open the new directory")?;
+                give(&made, &owner)?;
+                made
+            }
+            entered => entered.context("enter directory")?,
+        };
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file =
+        openat2(&folder, name, flags, Mode::from(0o644), resolve()).context("create file")?;
+    give(&file, &owner)?;
+    Ok(file.into())
+}
+
+fn regular(file: File) -> Result<File> {
+    let is_file = file.metadata().context("look at the file")?.is_file();
+    anyhow::ensure!(is_file, "not a regular file");
+    Ok(file)
+}
+
 /// Removes the file `relative`, if it is there.
 pub(super) fn remove(root: &Path, relative: &Path) -> Result<()> {
     let parent = relative.parent().context("name a file")?;

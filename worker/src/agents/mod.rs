@@ -4,12 +4,14 @@
 //! its end into a verdict. It never decides by the exit code alone, and no process of a run
 //! is left when the run is over.
 
+mod acp;
 mod claude;
 mod codex;
 pub mod desk;
 mod dialogue;
 mod discovery;
 mod files;
+mod http;
 mod lines;
 mod login;
 mod process;
@@ -23,7 +25,7 @@ mod versions;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clawlink_shared::agent::AgentKind;
+use clawlink_shared::agent::{AgentKind, Definition};
 use clawlink_shared::control::Failure;
 use clawlink_shared::execution::{AgentOptions, ErrorCode, Usage};
 use clawlink_shared::prompt::PromptPart;
@@ -34,6 +36,7 @@ use self::desk::Desk;
 use crate::events::EventSink;
 use crate::redact::Redactor;
 
+pub use acp::updates::{AcpParsed, AcpParser};
 pub use claude::parse::{ClaudeParser, Parsed, Signal, Verdict};
 pub use codex::parse::{CodexParsed, CodexParser, CodexSignal, CodexVerdict};
 pub use discovery::{Agents, discover};
@@ -73,6 +76,8 @@ pub struct AgentEnvironment {
     pub version_cache: Option<PathBuf>,
     /// Whether agents may run where the kernel cannot confine them; a run then says so.
     pub allow_unconfined: bool,
+    /// Whether agents that are addresses may be private ones.
+    pub allow_private_hosts: bool,
 }
 
 /// What an agent is given.
@@ -82,6 +87,8 @@ pub struct AgentJob {
     pub prompt: Vec<PromptPart>,
     /// How.
     pub options: AgentOptions,
+    /// What runs, for the kinds that a workspace defines.
+    pub definition: Option<Definition>,
     /// Its credential: a raw key or JSON as text.
     pub credential: Option<Secret>,
     /// Additional environment.

@@ -18,6 +18,8 @@ pub fn state_paths(agent: AgentKind) -> &'static [&'static str] {
             ".local/share/opencode/opencode.db",
             ".local/share/opencode/opencode.db-wal",
             ".local/share/opencode/opencode.db-shm",
+            // What the conversation has cost, for every agent of the same client.
+            ".clawlink",
         ],
         AgentKind::Gemini => &[".gemini/tmp"],
         AgentKind::Auggie => &[".augment/sessions"],

@@ -96,6 +96,8 @@ impl Storage {
 pub struct SaveRequest {
     /// `<root>/session-{uuid}`.
     pub session_root: PathBuf,
+    /// Where an agent of the workspace's own keeps its state: a plain path below HOME.
+    pub own_state: Option<String>,
     /// Whether files that git ignores travel too.
     pub include_ignored: bool,
     /// Most bytes of content, uncompressed; a larger session is not saved.

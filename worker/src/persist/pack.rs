@@ -102,7 +102,9 @@ struct Packer<'a> {
 impl Packer<'_> {
     /// Every agent's state: the last turn may have been another agent's.
     fn state(&mut self, root: BorrowedFd<'_>) -> Result<(), Failure> {
-        let paths: BTreeSet<_> = AgentKind::ALL.into_iter().flat_map(state_paths).collect();
+        let known = AgentKind::ALL.into_iter().flat_map(state_paths).copied();
+        let mut paths: BTreeSet<&str> = known.collect();
+        paths.extend(self.request.own_state.as_deref());
         for path in paths {
             let mut components = path.split('/').collect::<Vec<_>>();
             let Some(name) = components.pop() else {

@@ -118,6 +118,7 @@ impl Run<'_> {
         Ok(AgentJob {
             prompt: spec.prompt.clone(),
             options: spec.options.clone(),
+            definition: spec.definition.clone(),
             credential: self.assignment.credentials.agent.clone(),
             env: self.assignment.credentials.env.clone(),
             session_root: root.path().to_owned(),

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use clawlink_shared::agent::Definition;
 use clawlink_shared::control::{ArchiveDone, Complete, Failure};
 use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::prompt::text_of;
@@ -218,6 +219,10 @@ impl Run<'_> {
         let limits = &self.assignment.limits;
         let request = SaveRequest {
             session_root: root.path().to_owned(),
+            own_state: match &self.assignment.request.definition {
+                Some(Definition::Command(command)) => command.state_folder.clone(),
+                _ => None,
+            },
             include_ignored: limits.include_ignored,
             max_bytes: limits.max_session_bytes,
             max_files: limits.max_session_files,

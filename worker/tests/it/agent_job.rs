@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use clawlink_shared::agent::AgentKind;
+use clawlink_shared::agent::{AgentKind, Definition};
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::AgentOptions;
 use clawlink_shared::prompt::PromptPart;
@@ -102,6 +102,7 @@ impl Session {
                 text: prompt.into(),
             }],
             options: AgentOptions::default(),
+            definition: None,
             env: BTreeMap::new(),
             redactor: Redactor::new([]),
             credential: None,
@@ -124,6 +125,7 @@ pub(crate) struct Run {
     pub(crate) environment: AgentEnvironment,
     pub(crate) prompt: Vec<PromptPart>,
     pub(crate) options: AgentOptions,
+    pub(crate) definition: Option<Definition>,
     pub(crate) env: BTreeMap<String, Secret>,
     pub(crate) redactor: Redactor,
     pub(crate) credential: Option<Secret>,
@@ -161,6 +163,7 @@ impl Run {
         let job = AgentJob {
             prompt: self.prompt,
             options: self.options,
+            definition: self.definition,
             env: self.env,
             credential: self.credential,
             home: self.root.join("home"),
@@ -251,6 +254,8 @@ impl Ended {
 pub(crate) fn told(draft: Draft) -> Told {
     Told {
         kind: draft.kind,
-        fields: serde_json::from_str(draft.fields.get()).unwrap(),
+        // What is nested too deeply to be read is still JSON.
+        fields: serde_json::from_str(draft.fields.get())
+            .unwrap_or_else(|_| Value::String(draft.fields.get().to_owned())),
     }
 }

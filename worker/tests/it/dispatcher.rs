@@ -189,6 +189,7 @@ pub(crate) fn assignment(script: &str) -> Assignment {
             pull_request: None,
             options: AgentOptions::default(),
             skills: Vec::new(),
+            definition: None,
         },
         credentials: Credentials::default(),
         session: SessionRef {

@@ -5,6 +5,10 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod acp_command;
+mod acp_parse;
+mod acp_real;
+mod acp_run;
 mod agent_job;
 mod agents;
 mod archive;
@@ -17,6 +21,7 @@ mod codex_run;
 mod dispatcher;
 mod events;
 mod git;
+mod http_agent;
 mod redact;
 mod run;
 mod run_git;

@@ -9,10 +9,10 @@ mod prompt;
 mod pull;
 mod repo;
 
-use clawlink_shared::agent::AgentKind;
+use clawlink_shared::agent::{AgentKind, Definition};
 use clawlink_shared::control::Credentials;
 use clawlink_shared::execution::{AgentOptions, OnWorkerLost, Priority, PullRequestWish};
-use clawlink_shared::id::SessionId;
+use clawlink_shared::id::{AgentId, SessionId};
 use clawlink_shared::prompt::PromptPart;
 use serde_json::Value;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ pub(crate) use repo::{Github, is_on_host, same_repository};
 
 /// Longest session name, in characters.
 pub(crate) const MAX_SESSION_NAME: usize = 80;
-/// Longest id of a task or an agent definition, in bytes.
+/// Longest id of a task or a mirror, in bytes.
 const MAX_ID: usize = 128;
 /// Longest text that is only passed on, in bytes.
 const MAX_TEXT: usize = 64 * 1024;
@@ -36,6 +36,10 @@ pub struct Request {
     pub(crate) prompt: Vec<PromptPart>,
     /// Absent: the session's, else the configured default.
     pub(crate) agent: Option<AgentKind>,
+    /// The stored agent that the client names.
+    pub(crate) stored_agent: Option<AgentId>,
+    /// What that runs, once it is looked up.
+    pub(crate) definition: Option<Definition>,
     pub(crate) credentials: Credentials,
     /// Secrets that the request names instead of sending their values.
     pub(crate) named_secrets: Vec<Reference>,
@@ -84,7 +88,9 @@ fn read(mut body: Fields, tuning: &Tuning, faults: &mut Faults) -> Request {
     let prompt = prompt::read(&mut body, faults);
     let (resume, resuming) = session(&mut body, faults);
     let default = tuning.default_agent.as_deref();
-    let agent = agent(&mut body, default, resuming, faults);
+    let stored_agent = stored_agent(&mut body, faults);
+    let is_known = resuming || stored_agent.is_some();
+    let agent = agent(&mut body, default, is_known, faults);
     let mut named = Vec::new();
     let authentication = credential::agent(&mut body, tuning, &mut named, faults);
     let mut github = repo::read(&mut body, resuming, tuning, &mut named, faults);
@@ -92,6 +98,8 @@ fn read(mut body: Fields, tuning: &Tuning, faults: &mut Faults) -> Request {
     credential::refuse_diversion(&mut body, &env, faults);
     let request = Request {
         agent,
+        stored_agent,
+        definition: None,
         credentials: Credentials {
             agent: authentication,
             git_token: github.as_mut().and_then(|github| github.token.take()),
@@ -161,7 +169,7 @@ fn session(body: &mut Fields, faults: &mut Faults) -> (Option<SessionId>, bool) 
 fn agent(
     body: &mut Fields,
     default: Option<&str>,
-    resuming: bool,
+    is_known: bool,
     faults: &mut Faults,
 ) -> Option<AgentKind> {
     const KEY: &str = "codingAssistantProvider";
@@ -174,7 +182,7 @@ fn agent(
             }
             agent
         }
-        None if resuming => None,
+        None if is_known => None,
         None => {
             let agent = default.and_then(AgentKind::from_spelling);
             if agent.is_none() {
@@ -183,6 +191,19 @@ fn agent(
             agent
         }
     }
+}
+
+/// `agentId`: the number of a stored agent, also as text.
+fn stored_agent(body: &mut Fields, faults: &mut Faults) -> Option<AgentId> {
+    const KEY: &str = "agentId";
+    let value = body.get(KEY)?;
+    let number = value
+        .as_i64()
+        .or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+    if number.is_none() {
+        faults.add(KEY, "must be the number of a stored agent");
+    }
+    number.map(AgentId)
 }
 
 fn session_name(body: &mut Fields, faults: &mut Faults) -> Option<String> {
@@ -212,18 +233,15 @@ fn later(body: &mut Fields, faults: &mut Faults) -> Vec<String> {
         notes
             .push("`database`: mirroring of events is not configured; events are kept here".into());
     }
-    for (key, what) in [("taskId", "tasks"), ("agentId", "agent definitions")] {
-        let Some(value) = body.get(key) else { continue };
+    if let Some(value) = body.get("taskId") {
         let is_id = value.is_u64()
             || value
                 .as_str()
                 .is_some_and(|id| !id.is_empty() && id.len() <= MAX_ID);
         if !is_id {
-            faults.add(key, "must be an id");
+            faults.add("taskId", "must be an id");
         }
-        notes.push(format!(
-            "`{key}`: {what} are not configured yet; it has no effect"
-        ));
+        notes.push("`taskId`: tasks are not configured yet; it has no effect".into());
     }
     notes
 }

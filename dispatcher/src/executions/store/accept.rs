@@ -67,7 +67,9 @@ pub(crate) async fn inherited(
         "select agent, name, repo_url, repo_branch, repo_directory, repo_depth, working_branch,
             auto_commit,
             exists (select from executions where session_id = sessions.id
-                and state in ('pending', 'planning', 'running', 'waiting')) as \"busy!\"
+                and state in ('pending', 'planning', 'running', 'waiting')) as \"busy!\",
+            (select agent_id from executions where session_id = sessions.id
+                and agent_id is not null order by turn desc limit 1) as stored_agent
          from sessions where id = $1 and workspace_id = $2",
         session.0,
         workspace.0,
@@ -89,11 +91,12 @@ pub(crate) async fn inherited(
         working_branch: row.working_branch,
         auto_commit: row.auto_commit,
         busy: row.busy,
+        stored_agent: row.stored_agent.map(AgentId),
     }))
 }
 
 /// What an execution is for, and what its client wants to read again.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Link {
     /// The task that it works on.
     pub(crate) task: Option<TaskId>,

@@ -16,7 +16,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 #[error(
     "its address {0} is private or reserved; CLAWLINK_ALLOW_PRIVATE_HOSTS=true allows private hosts"
 )]
-pub(super) struct RefusedAddress(pub(super) IpAddr);
+pub(crate) struct RefusedAddress(pub(crate) IpAddr);
 
 /// Reads a repository's URL: one that [`check`] allows, without query and fragment.
 pub(super) fn parse(text: &str, allow_private_hosts: bool) -> Result<Url, Failure> {
@@ -37,30 +37,30 @@ fn refuse<T>(why: &str) -> Result<T, Failure> {
 /// Allows http(s) with a host, without credentials; https only, unless private hosts are
 /// allowed.
 pub(super) fn check(url: &Url, allow_private_hosts: bool) -> Result<(), Failure> {
-    match url.scheme() {
-        "https" => {}
-        "http" if allow_private_hosts => {}
-        "http" => {
-            return refuse(
-                "plain http is refused for repositories; use https, or set CLAWLINK_ALLOW_PRIVATE_HOSTS=true",
-            );
-        }
-        _ => return refuse("only http(s) repositories are supported; use https://HOST/PATH"),
+    match fault(url, allow_private_hosts) {
+        Some(fault) => refuse(&format!("the repository's address cannot be used: {fault}")),
+        None => Ok(()),
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return refuse("the repository URL carries credentials; send them as accessToken instead");
+}
+
+/// What is wrong with an address that somebody else chose, as far as its text says.
+pub(crate) fn fault(url: &Url, allow_private_hosts: bool) -> Option<String> {
+    let fault = match url.scheme() {
+        "https" => None,
+        "http" if allow_private_hosts => None,
+        "http" => Some("use https instead of http, or set CLAWLINK_ALLOW_PRIVATE_HOSTS=true"),
+        _ => Some("only http(s) is supported; use https://HOST/PATH"),
+    };
+    let credentials = !url.username().is_empty() || url.password().is_some();
+    let fault = fault.or(credentials.then_some("it carries credentials; send them beside it"));
+    if fault.is_some() {
+        return fault.map(str::to_owned);
     }
     let Some(host) = url.host_str() else {
-        return refuse("the repository URL has no host; use https://HOST/PATH");
+        return Some("it has no host; use https://HOST/PATH".to_owned());
     };
-    let literal = host.trim_matches(['[', ']']).parse().ok();
-    match literal {
-        Some(address) if !may_dial(address, allow_private_hosts) => Err(Failure::new(
-            ErrorCode::ValidationError,
-            format!("the repository cannot be used: {}", RefusedAddress(address)),
-        )),
-        _ => Ok(()),
-    }
+    let address = host.trim_matches(['[', ']']).parse().ok()?;
+    (!may_dial(address, allow_private_hosts)).then(|| RefusedAddress(address).to_string())
 }
 
 /// Same scheme, host and port: what a token is bound to.
@@ -70,8 +70,8 @@ pub(super) fn same_origin(one: &Url, other: &Url) -> bool {
 
 /// Resolves names and refuses those with any address that may not be dialled.
 #[derive(Debug)]
-pub(super) struct Checked {
-    pub(super) allow_private_hosts: bool,
+pub(crate) struct Checked {
+    pub(crate) allow_private_hosts: bool,
 }
 
 impl Resolve for Checked {

@@ -9,7 +9,7 @@
 //!
 //! All functions block; call them from `spawn_blocking`.
 
-mod address;
+pub(crate) mod address;
 mod branch;
 mod catch_up;
 mod clone;

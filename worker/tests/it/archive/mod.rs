@@ -34,6 +34,7 @@ fn storage() -> Storage {
 fn request(root: &Path) -> SaveRequest {
     SaveRequest {
         session_root: root.to_owned(),
+        own_state: None,
         include_ignored: false,
         max_bytes: LIMITS.max_bytes,
         max_files: LIMITS.max_files,

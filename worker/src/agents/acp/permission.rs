@@ -1,0 +1,128 @@
+//! An agent's requests for permission, answered by people or by what the request allows.
+//!
+//! The protocol's answer is the choice of one of the agent's own options and carries no words:
+//! what somebody said when refusing is kept, and becomes the next prompt.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agent_client_protocol::v1::schema::{
+    PermissionOptionKind, RequestPermissionOutcome, RequestPermissionRequest,
+    RequestPermissionResponse, SelectedPermissionOutcome,
+};
+use clawlink_shared::execution::PermissionMode;
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+
+use super::calls::{input_of, tool_of};
+use crate::agents::desk::{Answer, Desk, Question, QuestionKind};
+use crate::agents::{StopReason, stopped};
+
+/// Questions that may wait for an answer at the same time; a further one is refused.
+const MAX_QUESTIONS: usize = 32;
+
+/// Most words of refusals that are kept for the agent.
+const MAX_REFUSALS: usize = 16;
+
+/// Who answers.
+#[derive(Debug)]
+pub(super) struct Permissions {
+    desk: Desk,
+    mode: PermissionMode,
+    /// Ids of calls that are refused whatever the mode.
+    refused: &'static [&'static str],
+    stop: watch::Receiver<Option<StopReason>>,
+    questions: Semaphore,
+    /// What people said when they refused, until the agent was told.
+    said: Mutex<Vec<String>>,
+}
+
+impl Permissions {
+    pub(super) fn new(
+        desk: Desk,
+        mode: PermissionMode,
+        refused: &'static [&'static str],
+        stop: watch::Receiver<Option<StopReason>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            desk,
+            mode,
+            refused,
+            stop,
+            questions: Semaphore::new(MAX_QUESTIONS),
+            said: Mutex::default(),
+        })
+    }
+
+    /// The answer to one request; `cancelled` when the run is stopped before there is one.
+    pub(super) async fn answer(
+        &self,
+        request: RequestPermissionRequest,
+    ) -> RequestPermissionResponse {
+        let answer = if self.refused.contains(&&*request.tool_call.tool_call_id.0) {
+            Some(Answer::Deny {
+                message: String::new(),
+            })
+        } else if self.mode == PermissionMode::BypassPermissions {
+            Some(Answer::Allow { for_session: false })
+        } else {
+            self.ask(&request).await
+        };
+        RequestPermissionResponse::new(outcome(&request, answer.as_ref()))
+    }
+
+    /// What people said since the last call when they refused something.
+    pub(super) fn take_refusals(&self) -> Vec<String> {
+        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn ask(&self, request: &RequestPermissionRequest) -> Option<Answer> {
+        let Ok(_place) = self.questions.try_acquire() else {
+            return None;
+        };
+        // A call always serializes; if not, the question says only that there is one.
+        let call: Value = serde_json::to_value(&request.tool_call).unwrap_or_default();
+        let tool = tool_of(&call, None);
+        let question = Question {
+            kind: QuestionKind::Tool,
+            tool: tool.clone(),
+            input: input_of(&call),
+        };
+        let mut stop = self.stop.clone();
+        let answer = tokio::select! {
+            answer = self.desk.ask(question) => answer,
+            _ = stopped(&mut stop) => return None,
+        };
+        if let Answer::Deny { message } = &answer
+            && !message.is_empty()
+        {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.len() < MAX_REFUSALS {
+                said.push(format!("{tool} was not permitted: {message}"));
+            }
+        }
+        Some(answer)
+    }
+}
+
+/// The agent's option that says what was answered; none of them fits: the request is cancelled.
+fn outcome(
+    request: &RequestPermissionRequest,
+    answer: Option<&Answer>,
+) -> RequestPermissionOutcome {
+    use PermissionOptionKind::{AllowAlways, AllowOnce, RejectAlways, RejectOnce};
+    let wanted = match answer {
+        None => return RequestPermissionOutcome::Cancelled,
+        Some(Answer::Allow { for_session: true }) => [AllowAlways, AllowOnce],
+        Some(Answer::Allow { for_session: false }) => [AllowOnce, AllowAlways],
+        Some(Answer::Deny { .. }) => [RejectOnce, RejectAlways],
+    };
+    let mut options = wanted.iter().filter_map(|kind| {
+        let option = request.options.iter().find(|option| option.kind == *kind)?;
+        Some(option.option_id.clone())
+    });
+    options
+        .next()
+        .map_or(RequestPermissionOutcome::Cancelled, |option| {
+            RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option))
+        })
+}
