@@ -62,3 +62,12 @@ scratch_dir() {
   chmod 711 "$dir"
   printf '%s\n' "$dir"
 }
+
+# require COMMAND WHAT: stops unless the command is there.
+require() { command -v "$1" >/dev/null || die "Please install $2, then run this again."; }
+
+# random_hex: 64 random hex digits.
+random_hex() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
+
+# random_key: 32 random bytes in base64.
+random_key() { head -c 32 /dev/urandom | base64 | tr -d '\n'; }

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::FinalizerInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Config, Credentials, Region, RequestChecksumCalculation,
+    BehaviorVersion, Config, ConfigBag, Credentials, Intercept, Region, RequestChecksumCalculation,
+    RuntimeComponents,
 };
+use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
@@ -55,6 +58,7 @@ impl Blobs {
                 .region(Region::new(settings.s3_region.clone()))
                 .credentials_provider(credentials.clone())
                 .force_path_style(true)
+                .interceptor(CountErrors)
                 .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
                 .retry_config(RetryConfig::standard().with_max_attempts(3))
                 .timeout_config(
@@ -326,6 +330,19 @@ impl Blobs {
         }
     }
 
+    /// An object's size in bytes and its content, if it exists.
+    pub async fn read(&self, key: &str) -> anyhow::Result<Option<(u64, ByteStream)>> {
+        let request = self.client.get_object().bucket(&self.bucket).key(key);
+        match request.send().await {
+            Ok(object) => {
+                let size = object.content_length.context("S3 gave no size")?;
+                Ok(Some((size.max(0) as u64, object.body)))
+            }
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => Ok(None),
+            Err(error) => Err(error).context("read object"),
+        }
+    }
+
     /// Writes a small object.
     pub async fn put(&self, key: &str, body: Bytes) -> anyhow::Result<()> {
         self.client
@@ -380,6 +397,32 @@ impl Blobs {
             );
         }
         Ok(keys)
+    }
+}
+
+/// Counts tries that the storage did not answer, or answered as one that is broken.
+#[derive(Debug)]
+struct CountErrors;
+
+impl Intercept for CountErrors {
+    fn name(&self) -> &'static str {
+        "CountErrors"
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let failed = matches!(context.output_or_error(), Some(Err(_)));
+        let is_answer = context
+            .response()
+            .is_some_and(|answer| answer.status().as_u16() < 500);
+        if failed && !is_answer {
+            metrics::counter!("clawlink_s3_errors_total").increment(1);
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! given as `NAME_FILE`, the path of a file whose content is the value (Docker secrets).
 //! Older names stand in [`OLD_NAMES`].
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,6 +102,31 @@ pub struct S3Settings {
     pub s3_region: String,
 }
 
+/// How `clawlink s3` serves.
+#[derive(Debug, Clone, Args)]
+pub struct S3AloneSettings {
+    /// Where objects are kept, by one server at a time.
+    #[arg(
+        long,
+        env = "CLAWLINK_S3_DIR",
+        default_value = "/data",
+        value_name = "DIR"
+    )]
+    pub s3_dir: PathBuf,
+    /// Address and port of the S3 endpoint.
+    #[arg(long, env = "CLAWLINK_S3_LISTEN", default_value = "127.0.0.1:9000")]
+    pub s3_listen: SocketAddr,
+    /// The one bucket.
+    #[arg(long, env = "S3_BUCKET", default_value = "clawlink")]
+    pub s3_bucket: String,
+    /// The key id that requests are signed with.
+    #[arg(long, env = "S3_ACCESS_KEY", hide_env_values = true)]
+    pub s3_access_key: Secret,
+    /// The key that requests are signed with.
+    #[arg(long, env = "S3_SECRET_KEY", hide_env_values = true)]
+    pub s3_secret_key: Secret,
+}
+
 /// Bounds and times; the defaults suit a small team.
 #[derive(Debug, Clone, Args)]
 pub struct Tuning {
@@ -146,6 +171,10 @@ pub struct Tuning {
         value_name = "NETWORK"
     )]
     pub trusted_proxies: Vec<Network>,
+    /// How long a dispatcher that is told to stop still takes requests while `/health/live`
+    /// says 503, so that a load balancer sends it no more, in seconds.
+    #[arg(long, env = "CLAWLINK_LEAVE_SECONDS", default_value_t = 0)]
+    pub leave_seconds: u64,
     /// How long a draining dispatcher waits for open requests, in seconds.
     #[arg(long, env = "CLAWLINK_DRAIN_SECONDS", default_value = "20", value_parser = seconds)]
     pub drain: Duration,
@@ -290,6 +319,19 @@ pub struct Listen {
     pub listen: SocketAddr,
 }
 
+impl Listen {
+    /// The address by which this machine reaches a listener there.
+    pub fn url_of(mut address: SocketAddr) -> String {
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("http://{address}")
+    }
+}
+
 /// Variables of earlier systems, and the settings they fill when the new name is not set.
 const OLD_NAMES: &[(&str, &str)] = &[
     ("MINIO_ACCESS_KEY", "S3_ACCESS_KEY"),
@@ -385,6 +427,13 @@ mod tests {
         );
         assert_eq!(settings.s3.s3_access_key.expect("key").expose(), "ak");
         assert_eq!(settings.s3.s3_bucket, "old");
+    }
+
+    #[test]
+    fn an_unspecified_address_is_reached_by_loopback() {
+        let url = |address: &str| Listen::url_of(address.parse().expect("an address"));
+        assert_eq!(url("0.0.0.0:80"), "http://127.0.0.1:80");
+        assert_eq!(url("[::]:80"), "http://[::1]:80");
     }
 
     #[test]

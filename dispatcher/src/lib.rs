@@ -33,7 +33,10 @@ pub mod outbox;
 pub mod schema;
 pub mod secrets;
 
+pub mod autoscale;
 pub mod bench;
+pub mod objects;
+pub mod probe;
 pub mod serve;
 pub mod up;
 

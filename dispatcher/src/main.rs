@@ -10,9 +10,10 @@ use clawlink::app::App;
 use clawlink::audit::verify::{self, Anchor};
 use clawlink::auth::principal::KeyRole;
 use clawlink::bench::args::BenchArgs;
-use clawlink::config::{self, Listen, Settings, UpSettings};
+use clawlink::blobs::Blobs;
+use clawlink::config::{self, Listen, S3AloneSettings, S3Settings, Settings, UpSettings};
 use clawlink::secrets::Keys;
-use clawlink::{audit, auth, bench, schema, serve, up, workspaces};
+use clawlink::{audit, auth, autoscale, bench, objects, probe, schema, serve, up, workspaces};
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::process_environment;
 use clawlink_shared::shutdown::Shutdown;
@@ -48,6 +49,26 @@ enum Command {
         settings: Settings,
         #[command(flatten)]
         listen: Listen,
+    },
+    /// The built-in S3 endpoint alone, for stacks on machines that get no other S3.
+    S3 {
+        #[command(flatten)]
+        settings: S3AloneSettings,
+    },
+    /// Asks a dispatcher whether it lives: exit 0, else 1. For the health checks of containers.
+    Health {
+        #[command(flatten)]
+        args: probe::ProbeArgs,
+    },
+    /// Copies session archives out of and into S3. With a dump of the database they are a backup.
+    Objects {
+        #[command(subcommand)]
+        task: Objects,
+    },
+    /// Keeps workers of a Docker Swarm service idle within bounds; on a manager, with its socket.
+    Autoscale {
+        #[command(flatten)]
+        args: autoscale::AutoscaleArgs,
     },
     /// Brings the database's schema up to date.
     Migrate {
@@ -104,6 +125,24 @@ enum Audit {
         /// cut off.
         #[arg(long, value_name = "COUNT:HASH")]
         expect: Option<Anchor>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Objects {
+    /// Writes all objects to standard output, as a tar archive.
+    Export {
+        #[command(flatten)]
+        s3: S3Settings,
+        /// Leave out the archives and logs whose keys stand on standard input, one a line: what
+        /// an earlier export has.
+        #[arg(long)]
+        except_stdin: bool,
+    },
+    /// Writes what such an archive on standard input holds into the bucket.
+    Import {
+        #[command(flatten)]
+        s3: S3Settings,
     },
 }
 
@@ -216,7 +255,6 @@ fn run() -> anyhow::Result<ExitCode> {
     };
     let mut cli =
         Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    telemetry::init(&cli.log);
     if let Command::Up { up, .. } = &mut cli.command {
         up.worker_log.clone_from(&cli.log.log);
     }
@@ -224,7 +262,12 @@ fn run() -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("start runtime")?;
-    runtime.block_on(execute(cli.command))
+    runtime.block_on(async {
+        let traces = telemetry::init(&cli.log, "clawlink");
+        let ended = execute(cli.command).await;
+        traces.finish().await;
+        ended
+    })
 }
 
 async fn execute(command: Command) -> anyhow::Result<ExitCode> {
@@ -243,15 +286,42 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code));
         }
         Command::Serve { settings, listen } => {
-            let shutdown = Shutdown::new();
-            shutdown.on_signals().context("watch signals")?;
-            let app = App::connect(&settings, shutdown).await?;
+            let signals = Shutdown::new();
+            signals.on_signals().context("watch signals")?;
+            let app = App::connect(&settings, Shutdown::new()).await?;
             app.prepare().await?;
             let listener = tokio::net::TcpListener::bind(listen.listen)
                 .await
                 .with_context(|| format!("listen on {}", listen.listen))?;
             tracing::info!(address = %listener.local_addr()?, "listening");
-            serve::serve(app, listener).await?;
+            serve::serve_until(signals, app, listener).await?;
+        }
+        Command::S3 { settings } => up::s3_alone::run(&settings).await?,
+        Command::Autoscale { args } => Box::pin(autoscale::run(&args)).await?,
+        Command::Health { args } => {
+            if let Err(error) = probe::probe(&args).await {
+                say(&format!("{error:#}"));
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Objects {
+            task: Objects::Export { s3, except_stdin },
+        } => {
+            let mut except = objects::Keys::new();
+            if except_stdin {
+                except = objects::read_keys(tokio::io::stdin()).await?;
+            }
+            let blobs = Blobs::new(&s3)?;
+            let done = objects::export(&blobs, &except, tokio::io::stdout()).await?;
+            tracing::info!(objects = done.objects, bytes = done.bytes, "exported");
+        }
+        Command::Objects {
+            task: Objects::Import { s3 },
+        } => {
+            let blobs = Blobs::new(&s3)?;
+            blobs.ensure_bucket().await?;
+            let done = objects::import(&blobs, tokio::io::stdin()).await?;
+            tracing::info!(objects = done.objects, bytes = done.bytes, "imported");
         }
         Command::Migrate {
             settings,

@@ -31,6 +31,28 @@ pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Serves until a signal, and for [`leave_seconds`](crate::config::Tuning::leave_seconds) more, in
+/// which load balancers learn from `/health/live` that this replica goes. A second signal ends it
+/// at once.
+pub async fn serve_until(signals: Shutdown, app: App, listener: TcpListener) -> anyhow::Result<()> {
+    let shutdown = app.shutdown.clone();
+    let patience = Duration::from_secs(app.tuning.leave_seconds);
+    let told = tokio::spawn(async move {
+        signals.soft().cancelled().await;
+        shutdown.leaving().cancel();
+        tokio::select! {
+            () = tokio::time::sleep(patience) => {}
+            () = signals.hard().cancelled() => {}
+        }
+        shutdown.soft().cancel();
+        signals.hard().cancelled().await;
+        shutdown.hard().cancel();
+    });
+    let served = serve(app, listener).await;
+    told.abort();
+    served
+}
+
 /// Starts the loops that any replica may run at any time.
 fn spawn_loops(app: &App) {
     auth::spawn_loops(app);

@@ -320,6 +320,9 @@ pub struct Spec {
     /// What runs, for kinds that a workspace defines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<Definition>,
+    /// The trace that the request belongs to, where traces are sent: worker and agent go on in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// What an execution consumed, as the agent reports it.

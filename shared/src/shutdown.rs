@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 /// Handles to stop one process or one server; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
+    leaving: CancellationToken,
     soft: CancellationToken,
     hard: CancellationToken,
     tracker: TaskTracker,
@@ -18,6 +19,12 @@ impl Shutdown {
     /// Fresh tokens.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Cancelled before draining begins, where somebody must be told first: still serving, but
+    /// whoever asks is told to send nothing more.
+    pub fn leaving(&self) -> &CancellationToken {
+        &self.leaving
     }
 
     /// Cancelled when draining begins: accept nothing new, finish what is running.

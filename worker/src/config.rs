@@ -122,7 +122,20 @@ pub fn parse() -> anyhow::Result<Cli> {
     };
     let command = settings::with_fallbacks(Cli::command(), &fallbacks)?;
     let matches = command.get_matches();
-    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let read = if matches.subcommand_name().is_some() {
+        // Some settings of the work may stand in the environment, but not what it needs.
+        Sub::from_arg_matches(&matches).and_then(|command| {
+            Ok(Cli {
+                command: Some(command),
+                work: None,
+                shared: WorkerArgs::default(),
+                log: LogArgs::from_arg_matches(&matches)?,
+            })
+        })
+    } else {
+        Cli::from_arg_matches(&matches)
+    };
+    let mut cli = read.unwrap_or_else(|error| error.exit());
     if let Some(work) = &mut cli.work {
         work.shared = cli.shared.clone();
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clawlink_shared::telemetry;
+use clawlink_shared::telemetry::{self, LogArgs};
 use clawlink_worker::agents::{self, sandbox};
 use clawlink_worker::config::{self, Sub, WorkArgs};
 use clawlink_worker::exit::Exit;
@@ -22,15 +22,12 @@ fn main() -> ExitCode {
             let spool = args.spool_dir.unwrap_or_else(config::default_spool_dir);
             ExitCode::from(u8::from(!report::is_worker_alive(&spool)))
         }
-        (None, Some(settings)) => {
-            telemetry::init(&cli.log);
-            start(settings).into()
-        }
+        (None, Some(settings)) => start(settings, &cli.log).into(),
         (None, None) => Exit::Broken.into(),
     }
 }
 
-fn start(settings: WorkArgs) -> Exit {
+fn start(settings: WorkArgs, log: &LogArgs) -> Exit {
     // One thread waits, sends and receives; what computes or blocks has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -38,13 +35,19 @@ fn start(settings: WorkArgs) -> Exit {
     let ready = agents::harden().and_then(|()| Ok(runtime?));
     match ready {
         Ok(runtime) => {
-            let exit = runtime.block_on(work::work(settings));
+            let exit = runtime.block_on(async {
+                let traces = telemetry::init(log, "clawlink-worker");
+                let exit = work::work(settings).await;
+                traces.finish().await;
+                exit
+            });
             // A blocking thread that does not end must not keep the process.
             runtime.shutdown_background();
             exit
         }
         Err(error) => {
-            tracing::error!("{error:#}");
+            // How to log is not set up yet.
+            eprintln!("clawlink-worker: {error:#}");
             Exit::Broken
         }
     }

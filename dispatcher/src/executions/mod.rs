@@ -142,6 +142,13 @@ async fn count(app: &App) -> anyhow::Result<()> {
             metrics::gauge!("clawlink_queue_depth").set(count as f64);
         }
     }
+    let short = counts::short_of_workers(&mut db).await?;
+    drop(db);
+    metrics::gauge!("clawlink_waiting_for_worker").set(short.count as f64);
+    metrics::gauge!("clawlink_longest_wait_seconds").set(short.longest_seconds);
+    if let Ok(idle) = presence::idle(&app.bus).await {
+        metrics::gauge!("clawlink_workers_idle").set(idle as f64);
+    }
     Ok(())
 }
 
@@ -244,9 +251,14 @@ pub struct Workers {
 
 /// The queue, in numbers.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QueueDepth {
     /// Pending executions.
     pub depth: u64,
+    /// Of them, those that wait for nothing but a worker.
+    pub waiting_for_worker: u64,
+    /// How long the oldest of these has waited.
+    pub longest_wait_seconds: f64,
 }
 
 /// The pool and the queue right now. Without Redis nobody knows who is idle.
@@ -254,6 +266,7 @@ pub async fn status(app: &App) -> ApiResult<Status> {
     let idle = presence::idle(&app.bus).await.unwrap_or(0);
     let mut db = app.db.acquire().await?;
     let counts = counts::open_states(&mut db).await?;
+    let short = counts::short_of_workers(&mut db).await?;
     let sum = |is_pending: bool| -> u64 {
         let of_kind = counts
             .iter()
@@ -266,7 +279,11 @@ pub async fn status(app: &App) -> ApiResult<Status> {
             idle,
             busy: sum(false),
         },
-        queue: QueueDepth { depth: sum(true) },
+        queue: QueueDepth {
+            depth: sum(true),
+            waiting_for_worker: short.count.max(0).unsigned_abs(),
+            longest_wait_seconds: short.longest_seconds,
+        },
     })
 }
 

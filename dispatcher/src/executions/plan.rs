@@ -8,6 +8,7 @@ use clawlink_shared::id::{AgentId, SessionId};
 use clawlink_shared::problem::FieldFault;
 use clawlink_shared::prompt::{PromptPart, text_of};
 use clawlink_shared::secret::Secret;
+use clawlink_shared::telemetry::traces;
 use serde_json::Value;
 
 use super::request::{Github, MAX_SESSION_NAME, Request, is_on_host, same_repository};
@@ -111,6 +112,7 @@ pub(crate) fn complete(
             options: std::mem::take(&mut request.options),
             skills: Vec::new(),
             definition: request.definition.take(),
+            traceparent: traces::traceparent(&tracing::Span::current()),
         },
         credentials: std::mem::take(&mut request.credentials),
         references: request.references.take(),

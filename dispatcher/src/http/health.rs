@@ -35,7 +35,7 @@ pub async fn health(State(app): State<App>) -> Response {
         in_time(app.bus.is_up()),
         in_time(app.blobs.is_up()),
     );
-    let draining = app.shutdown.soft().is_cancelled();
+    let draining = is_going(&app);
     let word = |up: bool| if up { "ok" } else { "down" };
     let health = Health {
         status: if postgres && redis && s3 && !draining {
@@ -65,9 +65,17 @@ async fn in_time(check: impl Future<Output = bool>) -> bool {
         .unwrap_or(false)
 }
 
-/// `GET /health/live`: the process answers; nothing is checked.
-pub async fn live() -> &'static str {
-    "ok"
+/// `GET /health/live`: the process answers; nothing is checked. 503 once it is going to stop.
+pub async fn live(State(app): State<App>) -> (StatusCode, &'static str) {
+    if is_going(&app) {
+        (StatusCode::SERVICE_UNAVAILABLE, "leaving")
+    } else {
+        (StatusCode::OK, "ok")
+    }
+}
+
+fn is_going(app: &App) -> bool {
+    app.shutdown.leaving().is_cancelled() || app.shutdown.soft().is_cancelled()
 }
 
 /// `GET /status`: 429 when no worker is idle, as load balancers of older clients expect.

@@ -41,7 +41,9 @@ pub fn routes(app: &App) -> Routes {
             "/health/live",
             Access::Public,
             health::live,
-            Doc::new("Whether this process answers").gives_as(200, "text/plain"),
+            Doc::new("Whether this process answers, and goes on doing so")
+                .gives_as(200, "text/plain")
+                .gives_as(503, "text/plain"),
         )
         .get(
             "/status",

@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use clawlink_shared::telemetry::traces;
 use tracing::Instrument;
 
 use crate::error::ApiError;
@@ -24,11 +25,21 @@ pub async fn request_span(request: Request, next: Next) -> Response {
         "request",
         id = %uuid::Uuid::now_v7(),
         %method,
-        route,
+        route = route.as_str(),
         workspace = tracing::field::Empty,
         execution = tracing::field::Empty,
         status = tracing::field::Empty,
+        otel.name = tracing::field::Empty,
+        otel.kind = tracing::field::Empty,
     );
+    if traces::are_on() {
+        let parent = request.headers().get(traces::TRACEPARENT);
+        if let Some(parent) = parent.and_then(|parent| parent.to_str().ok()) {
+            traces::go_on(&span, parent);
+        }
+        span.record("otel.name", format!("{method} {}", &route));
+        span.record("otel.kind", "server");
+    }
     let response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
     span.record("status", status);

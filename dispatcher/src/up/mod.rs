@@ -14,6 +14,7 @@ pub mod programs;
 pub mod redis;
 pub mod run;
 pub mod s3;
+pub mod s3_alone;
 pub mod services;
 pub mod supervise;
 pub mod workers;

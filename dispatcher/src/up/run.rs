@@ -3,7 +3,7 @@
 //! Start: parts, schema, first key, dispatcher, workers. Stop: workers first, while the dispatcher
 //! still takes their reports; then the dispatcher; then the parts. A second signal skips the waiting.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::app::{App, FIRST_WORKSPACE};
 use crate::audit::Actor;
 use crate::auth::api_key;
 use crate::auth::principal::KeyRole;
-use crate::config::{Settings, UpSettings};
+use crate::config::{Listen, Settings, UpSettings};
 use crate::{serve, workspaces};
 
 /// The dispatcher answers within milliseconds of listening.
@@ -40,7 +40,7 @@ pub async fn run(up: &UpSettings, mut settings: Settings, listen: SocketAddr) ->
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("listen on {listen}"))?;
-    let url = url_of(listener.local_addr().context("read own address")?);
+    let url = Listen::url_of(listener.local_addr().context("read own address")?);
     if settings.secret_key.is_none() {
         settings.secret_key = Some(data_dir.key("secret-key")?);
     }
@@ -177,17 +177,6 @@ fn worker_options(
     })
 }
 
-/// The address by which this machine reaches the listener.
-fn url_of(mut address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    format!("http://{address}")
-}
-
 async fn wait_until_healthy(url: &str) -> Result<()> {
     let http = reqwest::Client::builder()
         .no_proxy()
@@ -232,12 +221,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_unspecified_address_is_reached_by_loopback() {
-        assert_eq!(url_of("0.0.0.0:80".parse().unwrap()), "http://127.0.0.1:80");
-        assert_eq!(url_of("[::]:80".parse().unwrap()), "http://[::1]:80");
-    }
 
     #[test]
     fn paths_are_quoted_where_a_shell_would_split_them() {

@@ -25,7 +25,7 @@ pub const BUCKET: &str = "clawlink";
 /// The region that signatures name.
 pub const REGION: &str = "us-east-1";
 /// How long running transfers may go on when the endpoint stops.
-const DRAIN: Duration = Duration::from_secs(10);
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
 /// A pause after a failed accept (too many open files), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -121,18 +121,29 @@ async fn listen(
     secret_key: &Secret,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>> {
-    let mut builder = S3ServiceBuilder::new(Store::open(root)?);
-    // Access is only checked where authentication is set, so the two belong together.
-    builder.set_auth(SimpleAuth::from_single(access_key, secret_key.expose()));
-    builder.set_access(OneBucket(BUCKET));
+    let service = service(root, BUCKET, access_key, secret_key)?;
     let listener = TcpListener::bind(("127.0.0.1", port))
         .await
         .context("listen for S3")?;
-    Ok(tokio::spawn(accept(listener, builder.build(), stop)))
+    Ok(tokio::spawn(accept(listener, service, stop)))
+}
+
+/// What answers for one bucket below `root`, to requests signed with these keys.
+pub(super) fn service(
+    root: &std::path::Path,
+    bucket: &str,
+    access_key: &str,
+    secret_key: &Secret,
+) -> Result<S3Service> {
+    let mut builder = S3ServiceBuilder::new(Store::open(root)?);
+    // Access is only checked where authentication is set, so the two belong together.
+    builder.set_auth(SimpleAuth::from_single(access_key, secret_key.expose()));
+    builder.set_access(OneBucket(bucket.to_owned()));
+    Ok(builder.build())
 }
 
 /// Accepts until told to stop. Dropping this future drops the set of connections, cutting them.
-async fn accept(listener: TcpListener, service: S3Service, stop: CancellationToken) {
+pub(super) async fn accept(listener: TcpListener, service: S3Service, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

@@ -24,7 +24,7 @@ pub(super) struct Store {
 }
 
 /// One bucket, signed requests only, and no key that climbs out of it.
-pub(super) struct OneBucket(pub(super) &'static str);
+pub(super) struct OneBucket(pub(super) String);
 
 impl Store {
     /// Opens the storage, removing what unfinished uploads left.

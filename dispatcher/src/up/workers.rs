@@ -34,7 +34,7 @@ const ASK_POLL: Duration = Duration::from_millis(20);
 const LOG_LINE_BYTES: u64 = 64 << 10;
 
 /// What workers inherit, beside the vendors' addresses; everything else may be a secret.
-const INHERITED: [&str; 11] = [
+const INHERITED: [&str; 12] = [
     "PATH",
     "HOME",
     "LANG",
@@ -46,6 +46,7 @@ const INHERITED: [&str; 11] = [
     "RUST_BACKTRACE",
     "CLAWLINK_LOG",
     "CLAWLINK_LOG_FORMAT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
 /// What the pool starts.

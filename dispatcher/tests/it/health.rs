@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use clawlink_fixtures::gate::Gate;
 
 use crate::app::TestApp;
+use crate::client::script;
 use crate::wait::eventually;
 
 #[tokio::test]
@@ -46,4 +47,17 @@ async fn a_part_that_does_not_answer_is_down_and_the_answer_comes_soon() {
     assert_eq!(silent.count(), 1, "it was asked");
     assert_eq!(body["checks"]["s3"], "down");
     assert_eq!(body["checks"]["postgres"], "ok");
+}
+
+#[tokio::test]
+async fn a_dispatcher_that_leaves_says_so_and_still_takes_requests() {
+    let test = TestApp::start().await;
+    let live = async || {
+        let answer = test.http.get(test.url("/health/live")).send().await;
+        answer.unwrap().status().as_u16()
+    };
+    assert_eq!(live().await, 200);
+    test.dispatcher.app.shutdown.leaving().cancel();
+    assert_eq!(live().await, 503);
+    test.accepted(&script("echo hello")).await;
 }

@@ -27,6 +27,7 @@ mod jobs;
 mod large_board;
 mod lease;
 mod members;
+mod observability;
 mod oidc;
 mod order;
 mod people;

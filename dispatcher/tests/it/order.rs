@@ -113,4 +113,11 @@ async fn an_execution_is_told_whether_anyone_offers_its_agent() {
         .unwrap();
     assert_eq!(status["workers"]["busy"], 1);
     assert_eq!(status["queue"]["depth"], 1);
+    eventually("it is said that a worker is missing", async || {
+        let answer = test.get("/status").send().await.unwrap();
+        let status: serde_json::Value = answer.json().await.unwrap();
+        let waited = status["queue"]["longestWaitSeconds"].as_f64().unwrap();
+        (status["queue"]["waitingForWorker"] == 1 && waited > 0.0).then_some(())
+    })
+    .await;
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
+use clawlink_shared::telemetry::traces;
 use rustix::process::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
@@ -93,6 +94,10 @@ impl Process {
         command.env_clear();
         for (name, value) in &launch.env {
             command.env(sandbox::passed_name(name), value);
+        }
+        if let Some(parent) = traces::traceparent(&tracing::Span::current()) {
+            let name = traces::TRACEPARENT.to_uppercase();
+            command.env(sandbox::passed_name(&name), parent);
         }
         command
             .env(sandbox::passed_name("HOME"), &job.home)

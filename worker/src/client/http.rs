@@ -9,6 +9,7 @@ use clawlink_shared::control::{
 };
 use clawlink_shared::problem::Problem;
 use clawlink_shared::secret::Secret;
+use clawlink_shared::telemetry::traces;
 use reqwest::{Response, StatusCode, header};
 use serde::Serialize;
 use uuid::Uuid;
@@ -178,6 +179,10 @@ impl Client {
             .header(PROTOCOL_HEADER, PROTOCOL)
             .bearer_auth(call.token.expose())
             .timeout(call.timeout);
+        let request = match traces::traceparent(&tracing::Span::current()) {
+            Some(parent) => request.header(traces::TRACEPARENT, parent),
+            None => request,
+        };
         let tried = match request.send().await {
             Ok(response) => judge(response).await,
             Err(error) => failure(&error),

@@ -22,6 +22,7 @@ use clawlink_shared::control::{Assignment, Complete, Failure};
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::{ErrorCode, Outcome, State};
 use clawlink_shared::shutdown::Shutdown;
+use clawlink_shared::telemetry::traces;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -109,6 +110,9 @@ pub async fn execute(worker: &Worker, assignment: Assignment, sent: Instant) -> 
         attempt = assignment.lease.attempt,
         worker.id = worker.id,
     );
+    if let Some(parent) = &assignment.request.traceparent {
+        traces::go_on(&span, parent);
+    }
     acknowledge_and_run(worker, assignment, sent)
         .instrument(span)
         .await
@@ -236,7 +240,8 @@ impl Run<'_> {
             return;
         }
         self.enter(Phase::Running);
-        let failure = self.run_agent(root, report).await;
+        let span = tracing::info_span!("agent", agent.kind = %self.assignment.request.agent);
+        let failure = self.run_agent(root, report).instrument(span).await;
         if let Some(failure) = failure {
             self.fail(report, failure);
         }

@@ -190,6 +190,7 @@ pub(crate) fn assignment(script: &str) -> Assignment {
             options: AgentOptions::default(),
             skills: Vec::new(),
             definition: None,
+            traceparent: None,
         },
         credentials: Credentials::default(),
         session: SessionRef {

@@ -224,3 +224,18 @@ fn hardened_process_is_not_dumpable() {
     let behaviour = rustix::process::dumpable_behavior().unwrap();
     assert_eq!(behaviour, rustix::process::DumpableBehavior::NotDumpable);
 }
+
+#[test]
+fn it_needs_no_settings_of_the_work_and_minds_none() {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(worker_exe());
+    command
+        .env_clear()
+        .env("CLAWLINK_WORKSPACE_DIR", "/workspace")
+        .args(["sandbox", "--no-landlock-ok", "--root"])
+        .arg(root.path())
+        .args(["--", "/bin/true"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("pool_token"), "{said}");
+}

@@ -26,6 +26,28 @@ pub(crate) async fn open_states(db: &mut PgConnection) -> anyhow::Result<Vec<Sta
     Ok(counts)
 }
 
+/// What waits for nothing but a worker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Short {
+    /// How many executions.
+    pub(crate) count: i64,
+    /// How long the oldest has waited, in seconds; 0 where there is none.
+    pub(crate) longest_seconds: f64,
+}
+
+/// Executions whose recorded reason to wait is that all workers are busy.
+pub(crate) async fn short_of_workers(db: &mut PgConnection) -> anyhow::Result<Short> {
+    let short = sqlx::query_as!(
+        Short,
+        "select count(*) as \"count!\",
+            coalesce(extract(epoch from max(now() - queued_at)), 0)::float8 as \"longest_seconds!\"
+         from executions where state = 'pending' and wait_reason = 'no_idle_worker'",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(short)
+}
+
 /// The last seq of each of these executions.
 pub(crate) async fn last_seqs(
     db: &mut PgConnection,

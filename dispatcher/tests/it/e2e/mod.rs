@@ -16,6 +16,7 @@ mod shaky;
 mod skills;
 mod stored_secrets;
 mod takeover;
+mod traces;
 mod under_up;
 mod wire;
 mod world;

@@ -1,5 +1,6 @@
 //! `clawlink up` and its parts: real servers, real processes, real crashes.
 
+mod alone;
 mod parts;
 mod process;
 mod running;
