@@ -8,6 +8,7 @@
 mod access;
 mod agents;
 mod app;
+mod approvals;
 mod archive;
 mod attempts;
 mod audit;
@@ -27,6 +28,7 @@ mod jobs;
 mod large_board;
 mod lease;
 mod members;
+mod messages;
 mod oidc;
 mod order;
 mod people;

@@ -57,6 +57,21 @@ pub(crate) async fn room(
     })
 }
 
+/// A number that nobody else uses, and the priority of the execution that it follows.
+pub(crate) async fn next_after(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+) -> anyhow::Result<(ExecutionId, Priority)> {
+    let row = sqlx::query!(
+        "select nextval('executions_id_seq') as \"next!\", priority from executions where id = $1",
+        execution.0,
+    )
+    .fetch_one(db)
+    .await?;
+    let priority = Priority::from_i16(row.priority).unwrap_or_default();
+    Ok((ExecutionId(row.next), priority))
+}
+
 /// What the session hands to its next turn; `None` if this workspace has no such session.
 pub(crate) async fn inherited(
     db: &mut PgConnection,
