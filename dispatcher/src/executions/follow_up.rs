@@ -51,7 +51,8 @@ pub(super) async fn make(
         None => b"{}".to_vec(),
     };
     let by = left.last().map_or("", |left| left.sent_by.as_str());
-    let (id, priority) = rows::next_after(db, held.log.execution).await?;
+    let next = rows::next_after(db, held.log.execution).await?;
+    let id = next.id;
     let uuid = Uuid::new_v4();
     let outlook = Outlook {
         position: 0,
@@ -62,6 +63,13 @@ pub(super) async fn make(
         held.log.execution
     );
     let session = held.log.session;
+    let actor = Actor {
+        name: by.to_owned(),
+        address: None,
+    };
+    let submitted = ("execution", id.to_string());
+    let entry = Entry::done(held.workspace, &actor, "execution.submitted", submitted);
+    let entry = entry.with(json!({"agent": spec.agent.as_str(), "session": session}));
     let enqueue = Effect::Enqueue { execution: id };
     let new = NewExecution {
         id,
@@ -70,31 +78,25 @@ pub(super) async fn make(
         session,
         resuming: true,
         spec: &spec,
-        priority,
+        priority: next.priority,
         on_worker_lost: held.on_worker_lost,
         submitted_by: by,
         wait_reason: outlook.wait_reason,
         sealed_credentials: &app.keys.seal_without_id(uuid.as_bytes(), &credentials),
         link: &Link {
             task: held.task,
+            agent: next.agent,
             ..Link::default()
         },
         idempotency: None,
         events: &first_events(Some(session), spec.agent, &[note], outlook)?,
         enqueue: &outbox::Rows::of(std::slice::from_ref(&enqueue), &Places::default())?,
+        entry: audit::Columns::from(&entry),
     };
-    let (appended, turn) = match rows::insert(db, &new).await? {
-        Written::Now { appended, turn, .. } => (appended, turn),
+    let appended = match rows::insert(db, &new).await? {
+        Written::Now { appended, .. } => appended,
         Written::NoSession | Written::KeyUsed => bail!("the session is gone"),
     };
-    let actor = Actor {
-        name: by.to_owned(),
-        address: None,
-    };
-    let submitted = ("execution", id.to_string());
-    let entry = Entry::done(held.workspace, &actor, "execution.submitted", submitted);
-    let details = json!({"agent": spec.agent.as_str(), "session": session, "turn": turn});
-    audit::record(db, &entry.with(details)).await?;
     metrics::counter!("clawlink_executions_accepted_total", "agent" => spec.agent.as_str())
         .increment(1);
     Ok(FollowUp { id, appended })
