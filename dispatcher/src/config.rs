@@ -223,6 +223,18 @@ pub struct Tuning {
     /// The longest limit a request may set, in seconds.
     #[arg(long, env = "CLAWLINK_MAX_TIMEOUT_SECONDS", default_value_t = 86_400)]
     pub max_timeout_seconds: u64,
+    /// How long an agent's question waits for an answer, in seconds; workspaces may say
+    /// otherwise.
+    #[arg(long, env = "CLAWLINK_APPROVAL_SECONDS", default_value = "900", value_parser = seconds)]
+    pub approval: Duration,
+    /// What a question becomes that nobody answered in time; workspaces may say otherwise.
+    #[arg(
+        long,
+        env = "CLAWLINK_APPROVAL_DEFAULT",
+        value_enum,
+        default_value = "deny"
+    )]
+    pub approval_default: Fallback,
     /// Commits of history that workers fetch where the request says nothing; 0 means all.
     #[arg(long, env = "CLAWLINK_CLONE_DEPTH", default_value_t = 1)]
     pub clone_depth: u32,
@@ -269,6 +281,44 @@ pub struct Tuning {
         value_name = "HOST"
     )]
     pub default_git_host: String,
+}
+
+/// What an agent's question becomes that nobody answered in time.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = ApprovalFallback)]
+pub enum Fallback {
+    /// The agent may.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+impl Fallback {
+    /// Its name in SQL and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+
+    /// Reads the name back.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Allow, Self::Deny]
+            .into_iter()
+            .find(|fallback| fallback.as_str() == name)
+    }
 }
 
 /// How `clawlink up` runs what is not configured.

@@ -12,12 +12,14 @@ pub mod auth;
 
 pub mod agents;
 pub mod api_keys;
+pub mod approvals;
 pub mod audit;
 pub mod devices;
 pub mod executions;
 pub mod feed;
 pub mod github;
 pub mod idempotency;
+pub mod messages;
 pub mod policies;
 pub mod projects;
 pub mod runtime;

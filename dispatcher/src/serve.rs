@@ -6,7 +6,7 @@ use clawlink_shared::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
 use crate::app::App;
-use crate::{audit, auth, executions, feed, http, idempotency, outbox, secrets};
+use crate::{approvals, audit, auth, executions, feed, http, idempotency, outbox, secrets};
 
 /// How long connections to Postgres may take to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
@@ -58,6 +58,7 @@ fn spawn_loops(app: &App) {
     auth::spawn_loops(app);
     outbox::spawn(app);
     executions::spawn_loops(app);
+    approvals::spawn_loops(app);
     secrets::spawn_loops(app);
     audit::spawn_loops(app);
     feed::spawn_loops(app);

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::agent::AgentOffer;
+use crate::approval::Decision;
 use crate::execution::{ErrorCode, Outcome, Spec, State, Usage};
 use crate::id::{ClaimId, ExecutionId, SessionId};
 use crate::secret::Secret;
@@ -249,12 +250,29 @@ pub struct ControlItem {
 
 /// The content of a [`ControlItem`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Order {
     /// Stop the agent; finish a push that has begun; report `cancelled`.
     Cancel {
         /// For people.
         reason: String,
+    },
+    /// A question of the agent is answered.
+    Approval {
+        /// As the worker named it.
+        approval_id: Uuid,
+        /// The answer.
+        decision: Decision,
+        /// For the agent to read, with a denial.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// A person says something to the running agent.
+    Message {
+        /// To be named when the agent takes it.
+        id: Uuid,
+        /// What.
+        text: String,
     },
 }
 

@@ -32,7 +32,10 @@ pub enum EventType {
     AgentToolResult,
     Usage,
     ApprovalRequested,
+    UserMessage,
     CommitProgress,
+    /// Never stored: it becomes an `approval_resolved`.
+    ApprovalWithdrawn,
 }
 
 impl EventType {
@@ -77,7 +80,9 @@ impl EventType {
             Self::AgentToolResult => "agent_tool_result",
             Self::Usage => "usage",
             Self::ApprovalRequested => "approval_requested",
+            Self::UserMessage => "user_message",
             Self::CommitProgress => "commit_progress",
+            Self::ApprovalWithdrawn => "approval_withdrawn",
         }
     }
 }

@@ -6,6 +6,7 @@
 //! reading signals and writing logs.
 
 pub mod agent;
+pub mod approval;
 pub mod control;
 pub mod event;
 pub mod execution;

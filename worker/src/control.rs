@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clawlink_shared::approval::Decision;
 use clawlink_shared::control::Order;
 use tokio::sync::watch;
 
 use crate::agents::StopReason;
+use crate::agents::desk::{Answer, Desk, UNEXPLAINED};
 use crate::client::Held;
 
 /// Pause after a refusal of the long-poll itself.
@@ -62,7 +64,7 @@ impl Stop {
 }
 
 /// Obeys orders until the lease is over.
-pub async fn listen(held: Held, stop: Stop) {
+pub async fn listen(held: Held, stop: Stop, desk: Desk) {
     let mut after = 0;
     while held.lease().is_gone().is_none() {
         match held.control(after).await {
@@ -74,6 +76,15 @@ pub async fn listen(held: Held, stop: Stop) {
                             tracing::info!(reason, "cancelled");
                             stop.request(StopReason::Cancel);
                         }
+                        Some(Order::Approval {
+                            approval_id,
+                            decision,
+                            message,
+                        }) => {
+                            tracing::info!(%approval_id, ?decision, "a question is answered");
+                            desk.answered(approval_id, answer(decision, message));
+                        }
+                        Some(Order::Message { id, text }) => desk.put(id, text),
                         None => tracing::warn!(k, "order not understood, passed over"),
                     }
                 }
@@ -83,5 +94,15 @@ pub async fn listen(held: Held, stop: Stop) {
                 tokio::time::sleep(REFUSED_PAUSE).await;
             }
         }
+    }
+}
+
+fn answer(decision: Decision, message: Option<String>) -> Answer {
+    match decision {
+        Decision::Allow => Answer::Allow { for_session: false },
+        Decision::AllowForSession => Answer::Allow { for_session: true },
+        Decision::Deny => Answer::Deny {
+            message: message.unwrap_or_else(|| UNEXPLAINED.to_owned()),
+        },
     }
 }

@@ -35,7 +35,7 @@ const RETRY_AFTER: u64 = 5;
 
 /// An `Idempotency-Key` with the fingerprint of the body it came with.
 #[derive(Debug)]
-pub(super) struct Once {
+pub(crate) struct Once {
     pub(super) key: String,
     /// With every accepted key; the first is stored.
     pub(super) body_macs: Vec<[u8; 32]>,
@@ -138,7 +138,7 @@ async fn room(app: &App, workspace: WorkspaceId) -> ApiResult<Room> {
 }
 
 /// What an earlier request with this key made; 409 if its body was another one.
-async fn earlier(
+pub(super) async fn earlier(
     db: &mut PgConnection,
     principal: &Principal,
     once: Option<&Once>,
@@ -228,7 +228,7 @@ async fn write(
         sealed_credentials: &app.keys.seal_without_id(uuid.as_bytes(), &credentials),
         link,
         idempotency: once.map(|once| (once.key.as_str(), &once.body_macs[0][..])),
-        events: &first_events(request, session, plan, outlook)?,
+        events: &first_events(request.resume, plan.spec.agent, &plan.notes, outlook)?,
         enqueue: &outbox::Rows::of(std::slice::from_ref(&enqueue), &places)?,
         entry: audit::Columns::from(&entry),
     };
@@ -258,10 +258,10 @@ async fn write(
 }
 
 /// `connected`, `queued`, and a `message` for everything that was asked and will not happen.
-fn first_events(
-    request: &Request,
-    session: SessionId,
-    plan: &Plan,
+pub(super) fn first_events(
+    resumed: Option<SessionId>,
+    agent: AgentKind,
+    notes: &[String],
     outlook: Outlook,
 ) -> anyhow::Result<Vec<NewEvent>> {
     #[derive(Serialize)]
@@ -277,15 +277,15 @@ fn first_events(
         message: &'a str,
     }
     let connected = Connected {
-        resuming: request.resume.is_some(),
-        resumed_from: request.resume.map(|_| session),
-        provider: plan.spec.agent.as_str(),
+        resuming: resumed.is_some(),
+        resumed_from: resumed,
+        provider: agent.as_str(),
     };
     let mut list = vec![
         NewEvent::own(EventType::Connected, &connected)?,
         NewEvent::own(EventType::Queued, &outlook)?,
     ];
-    for message in &plan.notes {
+    for message in notes {
         list.push(NewEvent::own(EventType::Message, &Message { message })?);
     }
     Ok(list)

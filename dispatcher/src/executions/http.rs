@@ -144,7 +144,7 @@ async fn execute(
     Ok(response)
 }
 
-fn once(app: &App, headers: &HeaderMap, body: &Value) -> ApiResult<Option<Once>> {
+pub(super) fn once(app: &App, headers: &HeaderMap, body: &Value) -> ApiResult<Option<Once>> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
@@ -288,7 +288,8 @@ pub(crate) async fn of_session(
     Ok(shown)
 }
 
-async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Record> {
+/// The execution of this number or UUID; 404 if the caller may not see one.
+pub(crate) async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Record> {
     let missing = || {
         ApiError::not_found(
             "execution_not_found",

@@ -5,7 +5,10 @@ pub mod archive;
 pub mod cancel;
 pub mod control;
 mod defined;
+mod follow_up;
 pub mod http;
+pub(crate) mod live;
+pub(crate) mod next_turn;
 mod plan;
 pub(crate) mod portal;
 pub mod presence;
@@ -17,12 +20,14 @@ pub mod sse;
 pub mod store;
 pub mod sweep;
 pub mod wait;
+mod wind_up;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use clawlink_shared::execution::State;
 use clawlink_shared::id::{ExecutionId, SessionId, TaskId, WorkspaceId};
+pub(crate) use http::find as visible;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -62,7 +67,7 @@ pub fn spawn_loops(app: &App) {
 
 /// At every tick: hints that were lost, wait reasons, numbers for `/metrics`.
 async fn watch_loop(app: App) {
-    let mut seen = HashMap::new();
+    let mut seen = Seen::default();
     loop {
         let round = async {
             nudge_followers(&app, &mut seen).await?;
@@ -98,29 +103,45 @@ async fn clean_loop(app: App) {
     }
 }
 
+/// What followers here were told to look at.
+#[derive(Default)]
+struct Seen {
+    /// Ends of logs.
+    events: HashMap<i64, i64>,
+    /// Numbers of last orders.
+    orders: HashMap<i64, i64>,
+}
+
 /// Makes streams and control long-polls here look for themselves where something happened
 /// that no hint may have told: one query each, however many there are.
-async fn nudge_followers(app: &App, seen: &mut HashMap<i64, i64>) -> anyhow::Result<()> {
+async fn nudge_followers(app: &App, seen: &mut Seen) -> anyhow::Result<()> {
     let followed: Vec<i64> = app.bus.followed().into_iter().map(|id| id.0).collect();
     let controlled = app.bus.followed_control();
     if !followed.is_empty() {
         let mut db = app.db.acquire().await?;
         let last = counts::last_seqs(&mut db, &followed).await?;
         for (id, seq) in &last {
-            if seen.get(id) != Some(seq) {
+            if seen.events.get(id) != Some(seq) {
                 app.bus.nudge(ExecutionId(*id), *seq);
             }
         }
-        *seen = last.into_iter().collect();
+        seen.events = last.into_iter().collect();
     } else {
-        seen.clear();
+        seen.events.clear();
     }
     if !controlled.is_empty() {
         let controlled: Vec<i64> = controlled.into_iter().map(|id| id.0).collect();
         let mut db = app.db.acquire().await?;
-        for id in store::lease::with_orders(&mut db, &controlled).await? {
-            app.bus.nudge_control(id);
+        let mut orders = HashMap::new();
+        for (id, last) in store::orders::pending(&mut db, &controlled).await? {
+            if last.is_none() || seen.orders.get(&id.0) != last.as_ref() {
+                app.bus.nudge_control(id);
+            }
+            orders.extend(last.map(|last| (id.0, last)));
         }
+        seen.orders = orders;
+    } else {
+        seen.orders.clear();
     }
     Ok(())
 }

@@ -12,10 +12,10 @@ use clawlink_shared::id::{ClaimId, ExecutionId};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::publish;
 use super::store::finish::{self, End};
 use super::store::locked::{self, Locked};
 use super::store::requeue::{self, Because};
+use super::{publish, wind_up};
 use crate::app::App;
 use crate::outbox;
 
@@ -163,12 +163,19 @@ async fn sweep_one(app: &App, execution: ExecutionId, trust: Trust) -> anyhow::R
         return Ok(false);
     };
     let from = held.state;
-    let appended = match &verdict {
-        Verdict::Requeue(because) => requeue::requeue(&mut tx, &mut held, *because).await?,
-        Verdict::End(end) => finish::end(&mut tx, &held, end).await?,
+    let (wound_up, appended) = match &verdict {
+        Verdict::Requeue(because) => {
+            let wound_up = wind_up::before_requeue(&mut tx, &mut held).await?;
+            let appended = requeue::requeue(&mut tx, &mut held, *because).await?;
+            (wound_up, appended)
+        }
+        Verdict::End(end) => {
+            let wound_up = wind_up::before_end(app, &mut tx, &mut held, end).await?;
+            (wound_up, finish::end(&mut tx, &held, end).await?)
+        }
     };
     tx.commit().await?;
-    publish(app, execution, appended);
+    wound_up.publish(app, execution, appended);
     app.bus.publish_control(execution);
     outbox::poke(app);
     let what = match &verdict {

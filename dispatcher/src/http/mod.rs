@@ -22,8 +22,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::{
-    agents, api_keys, audit, auth, devices, executions, feed, github, policies, projects, runtime,
-    secrets, sessions, tasks, workspaces,
+    agents, api_keys, approvals, audit, auth, devices, executions, feed, github, messages,
+    policies, projects, runtime, secrets, sessions, tasks, workspaces,
 };
 use doc::Doc;
 use routes::{Access, Route, Routes};
@@ -87,6 +87,8 @@ pub fn routes(app: &App) -> Routes {
         )
         .merge(auth::routes(app))
         .merge(executions::routes(app))
+        .merge(approvals::routes(app))
+        .merge(messages::routes(app))
         .merge(sessions::routes(app))
         .merge(runtime::routes(app))
         .merge(agents::routes(app))

@@ -23,6 +23,7 @@ use crate::executions::accept::no_such_session;
 use crate::http::routes::Routes;
 
 pub use decide::{Decision, Denial, Kind, Policy, Reason, Resource, Subject, decide};
+pub(crate) use pattern::matches;
 pub use rules::{Cache, Rules};
 
 /// This feature's routes.

@@ -5,7 +5,7 @@ use clawlink_shared::agent::AgentKind;
 use reqwest::Url;
 
 /// Whether `name` has this form; `*` stands for any run of characters, also an empty one.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else {

@@ -45,7 +45,7 @@ async fn a_worker_hears_of_it_at_once_in_each_state_and_on_any_replica() {
         let (status, orders) = listening.await.unwrap();
         assert_eq!((status, orders.items.len()), (200, 1), "{state}");
         assert_eq!(orders.items[0].k, 1);
-        let Order::Cancel { .. } = &orders.items[0].order;
+        assert!(matches!(orders.items[0].order, Order::Cancel { .. }));
         let (status, orders) = held.control(1, 0).await;
         assert_eq!((status, orders.items.len()), (200, 0), "said once");
         let report = json!({

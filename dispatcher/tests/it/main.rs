@@ -8,6 +8,7 @@
 mod access;
 mod agents;
 mod app;
+mod approvals;
 mod archive;
 mod attempts;
 mod audit;
@@ -28,6 +29,7 @@ mod large_board;
 mod lease;
 mod members;
 mod observability;
+mod messages;
 mod oidc;
 mod order;
 mod people;

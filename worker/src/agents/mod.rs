@@ -38,6 +38,7 @@ use crate::redact::Redactor;
 
 pub use acp::updates::{AcpParsed, AcpParser};
 pub use claude::parse::{ClaudeParser, Parsed, Signal, Verdict};
+pub use claude::permission::Permission;
 pub use codex::parse::{CodexParsed, CodexParser, CodexSignal, CodexVerdict};
 pub use discovery::{Agents, discover};
 pub use lines::{Line, MAX_LINE_BYTES};

@@ -57,6 +57,11 @@ impl EventSink {
         }
     }
 
+    /// Waits for room for one event within the bound; `None` when the execution is given up.
+    pub async fn room(&self) -> Option<Room<'_>> {
+        self.drafts.reserve().await.ok().map(Room)
+    }
+
     /// The same from a blocking thread.
     pub fn emit_blocking(&self, kind: EventType, fields: &(impl Serialize + ?Sized)) {
         if let Some(draft) = draft(kind, fields) {
@@ -73,6 +78,19 @@ impl EventSink {
             },
         )
         .await;
+    }
+}
+
+/// Room for one event, which takes no more waiting.
+#[derive(Debug)]
+pub struct Room<'a>(mpsc::Permit<'a, Draft>);
+
+impl Room<'_> {
+    /// Emits the event. `fields` must serialize to an object.
+    pub fn emit(self, kind: EventType, fields: &(impl Serialize + ?Sized)) {
+        if let Some(draft) = draft(kind, fields) {
+            self.0.send(draft);
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use clawlink_shared::secret::Secret;
 use tokio::sync::watch;
 
 use super::{Run, stopped};
-use crate::agents::desk::Desk;
 use crate::agents::{AgentEnd, AgentJob, StopReason, end_all_descendants, skills};
 use crate::redact::Redactor;
 use crate::workspace::git;
@@ -127,7 +126,7 @@ impl Run<'_> {
             cwd,
             resume: self.assignment.session.provider_session_id.clone(),
             max_file_bytes: Some(self.assignment.limits.max_session_bytes),
-            desk: Desk::default(),
+            desk: self.people.clone(),
             events: self.events.clone(),
             redactor: self.redactor.clone(),
             renewed,

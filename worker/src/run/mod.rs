@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::agents::{Agents, StopReason};
+use crate::agents::{self, Agents, StopReason};
 use crate::client::{CallError, Client, Held};
 use crate::control::{self, Stop};
 use crate::events::{EventSink, Pump};
@@ -98,6 +98,8 @@ struct Run<'a> {
     stop: Stop,
     events: EventSink,
     redactor: Redactor,
+    /// Where its agent asks people.
+    people: agents::desk::Desk,
 }
 
 /// Works on an assignment that came in answer to a claim sent at `sent`.
@@ -141,7 +143,8 @@ async fn acknowledge_and_run(worker: &Worker, assignment: Assignment, sent: Inst
     let (events, drafts) = EventSink::channel();
     let pump = Pump::start(drafts, redactor.clone(), held.clone(), worker.desk.dir());
     let stop = Stop::default();
-    let _companions = companions(worker, &held, &stop);
+    let people = agents::desk::Desk::new(events.clone(), redactor.clone());
+    let _companions = companions(worker, &held, &stop, &people);
     let run = Run {
         worker,
         assignment,
@@ -149,12 +152,18 @@ async fn acknowledge_and_run(worker: &Worker, assignment: Assignment, sent: Inst
         stop,
         events,
         redactor,
+        people,
     };
     run.to_its_end(&pump).await
 }
 
 /// What goes on beside the phases; ends when dropped.
-fn companions(worker: &Worker, held: &Held, stop: &Stop) -> JoinSet<()> {
+fn companions(
+    worker: &Worker,
+    held: &Held,
+    stop: &Stop,
+    people: &agents::desk::Desk,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let keep = {
         let (held, stop) = (held.clone(), stop.clone());
@@ -178,7 +187,8 @@ fn companions(worker: &Worker, held: &Held, stop: &Stop) -> JoinSet<()> {
         }
     };
     tasks.spawn(keep.in_current_span());
-    tasks.spawn(control::listen(held.clone(), stop.clone()).in_current_span());
+    let listening = control::listen(held.clone(), stop.clone(), people.clone());
+    tasks.spawn(listening.in_current_span());
     tasks.spawn(drain.in_current_span());
     tasks
 }

@@ -15,7 +15,9 @@ fn story(text: &str) -> Value {
         story.hear(events);
         story.signals.extend(signal.map(|signal| match signal {
             Signal::Session(_) => json!("session"),
-            Signal::Permission { .. } => json!("permission"),
+            Signal::Permission(_) => json!("permission"),
+            Signal::Withdrawn { request_id } => json!({ "withdrawn": request_id }),
+            Signal::Taken { id } => json!({ "taken": id }),
             Signal::Result(verdict) => json!(format!("{verdict:?}")),
         }));
     }
@@ -45,6 +47,7 @@ snapshots! {
     signal_with_a_result: "sigint.jsonl";
     signal_without_a_result: "sigterm-tool.jsonl";
     denied_approval: "control-deny.jsonl";
+    allowed_approval: "control-allow.jsonl";
     interrupted: "control-interrupt.jsonl";
     image: "control-image.jsonl";
     model_out_of_reach: "conn-broken-retries.jsonl";

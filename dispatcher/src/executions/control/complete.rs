@@ -4,20 +4,20 @@
 use axum::Extension;
 use axum::extract::State as AppState;
 use clawlink_shared::control::{ARCHIVE_MISSING, ArchiveDone, Complete, Failure, MAX_EVENT_BYTES};
-use clawlink_shared::execution::{ErrorCode, Outcome};
+use clawlink_shared::execution::{ErrorCode, Outcome, State};
 use clawlink_shared::id::ExecutionId;
 use serde_json::json;
 use time::Duration;
 
 use super::archive::key_of;
 use super::protocol::Protocol;
-use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless};
+use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless, told};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
-use crate::executions::publish;
 use crate::executions::store::finish::{self, End, Ended, Work};
 use crate::executions::store::locked::{self, Locked};
+use crate::executions::wind_up::{self, WoundUp};
 use crate::http::extract::{Json, Path};
 use crate::outbox::Places;
 
@@ -48,6 +48,12 @@ pub(super) async fn complete(
         if is_recorded(&held)? {
             return Ok(done());
         }
+        // It reports an end, so nobody waits for an answer any more.
+        if held.state == State::Waiting {
+            drop(db);
+            told::stop_waiting(&app, id, &hash).await?;
+            continue;
+        }
         let end = judge(&held, &report)?;
         if let Some(archive) = &report.archive {
             if archive.key != key_of(&held) {
@@ -64,10 +70,23 @@ pub(super) async fn complete(
                 return Err(no_archive());
             }
         }
-        match finish::end_reported(&mut db, &held, &end, &work, &hash, &places).await? {
+        let reported = Reported {
+            held: &held,
+            end: &end,
+            work: &work,
+            hash: &hash,
+        };
+        let (ended, wound_up) = if held.orders > 0 {
+            drop(db);
+            Box::pin(reported.wind_up(&app, &places)).await?
+        } else {
+            let ended = finish::end_reported(&mut db, &held, &end, &work, &hash, &places).await?;
+            drop(db);
+            (ended, WoundUp::default())
+        };
+        match ended {
             Ended::Now(appended, effects) => {
-                drop(db);
-                publish(&app, id, appended);
+                wound_up.publish(&app, id, appended);
                 for (row, effect) in effects {
                     places.perform(&app, row, effect);
                 }
@@ -80,6 +99,37 @@ pub(super) async fn complete(
         }
     }
     Err(restless())
+}
+
+/// A report that can be recorded.
+struct Reported<'a> {
+    held: &'a Locked,
+    end: &'a End,
+    work: &'a Work,
+    hash: &'a [u8; 32],
+}
+
+impl Reported<'_> {
+    /// Records the end of an execution whose worker was given orders: what it has not heard is
+    /// seen to in the same transaction.
+    async fn wind_up(&self, app: &App, places: &Places) -> ApiResult<(Ended, WoundUp)> {
+        let id = self.held.log.execution;
+        let mut tx = app.db.begin().await?;
+        let locked = locked::lock(&mut tx, id, Some(self.hash), None).await?;
+        let is_same = |locked: &Locked| {
+            locked.log.last_seq == self.held.log.last_seq && locked.state == self.held.state
+        };
+        let Some(mut locked) = locked.filter(is_same) else {
+            return Ok((Ended::Changed, WoundUp::default()));
+        };
+        let wound_up = wind_up::before_end(app, &mut tx, &mut locked, self.end).await?;
+        let (end, work, hash) = (self.end, self.work, self.hash);
+        let ended = finish::end_reported(&mut tx, &locked, end, work, hash, places).await?;
+        if matches!(ended, Ended::Now(..)) {
+            tx.commit().await?;
+        }
+        Ok((ended, wound_up))
+    }
 }
 
 /// How a held execution ends by this report; an error if it cannot yet, or not so.

@@ -16,7 +16,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::protocol::Protocol;
-use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless};
+use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless, told};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
@@ -46,7 +46,11 @@ pub(super) async fn events(
     };
     let (first, last) = (first.n as i64, last.n as i64);
 
-    let (acked_n, appended) = store(&app, id, &hash, &events, (first, last)).await?;
+    let (acked_n, appended) = if events.iter().any(|event| told::is_ours(event.kind)) {
+        Box::pin(told::store(&app, id, &hash, &events, (first, last))).await?
+    } else {
+        store(&app, id, &hash, &events, (first, last)).await?
+    };
     if let Some(appended) = appended {
         publish(&app, id, appended);
         metrics::histogram!("clawlink_event_append_seconds").record(begun.elapsed().as_secs_f64());
@@ -153,7 +157,10 @@ fn parse_line(line: &[u8], expected: Option<u64>) -> ApiResult<WorkerEvent> {
         return refuse("the event is larger than 256 KiB; cut its text and say so");
     }
     match serde_json::from_str::<Keys>(event.fields.get()) {
-        Ok(Keys(None)) => Ok(event),
+        Ok(Keys(None)) => match told::fault(&event) {
+            None => Ok(event),
+            Some(fault) => refuse(&fault),
+        },
         Ok(Keys(Some(fault))) => refuse(&fault),
         Err(_) => refuse("`fields` must be a JSON object"),
     }

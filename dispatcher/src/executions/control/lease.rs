@@ -13,13 +13,14 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::protocol::Protocol;
-use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless};
+use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless, told};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
-use crate::executions::store::{lease, locked};
+use crate::executions::store::{lease, locked, orders};
 use crate::executions::{presence, publish};
 use crate::http::extract::{Json, Path, Query};
+use crate::{approvals, messages};
 
 /// `POST …/ack`: the assignment has arrived.
 pub(super) async fn ack(
@@ -95,7 +96,17 @@ pub(super) async fn state(
                 ),
             ));
         }
-        let changed = lease::change(&mut db, &held, &hash, change.to, app.tuning.lease).await?;
+        if held.state == State::Waiting {
+            drop(db);
+            told::stop_waiting(&app, id, &hash).await?;
+            db = app.db.acquire().await?;
+            continue;
+        }
+        let shown = lease::Shown {
+            hash: &hash,
+            length: app.tuning.lease,
+        };
+        let changed = lease::change(&mut db, &held, Some(shown), change.to).await?;
         if let Some(appended) = changed {
             publish(&app, id, appended);
             return Ok(axum::Json(renewed(&app)));
@@ -124,7 +135,8 @@ impl Default for ControlQuery {
 }
 
 /// `GET …/control`: answers at once when there is something to hear, else when the wait or
-/// this dispatcher ends. So far there is one order, so its number is 1.
+/// this dispatcher ends. Orders stand in Postgres until they are of no use: whoever asks again,
+/// at whichever replica, hears them again.
 pub(super) async fn control(
     _: Protocol,
     AppState(app): AppState<App>,
@@ -132,24 +144,15 @@ pub(super) async fn control(
     Extension(LeaseHash(hash)): Extension<LeaseHash>,
     Query(query): Query<ControlQuery>,
 ) -> ApiResult<axum::Json<ControlItems>> {
-    const CANCEL: u64 = 1;
+    let after = i64::try_from(query.after).unwrap_or(i64::MAX);
     let wait = Duration::from_secs(query.wait_seconds.min(MAX_WAIT_SECONDS));
     let deadline = Instant::now() + wait;
     // Followed before looking, so that nothing falls between.
     let mut follower = app.bus.follow_control(id);
     loop {
-        let mut db = app.db.acquire().await?;
-        let orders = lease::orders(&mut db, id, &hash).await?;
-        drop(db);
-        let orders = orders.ok_or_else(lease_lost)?;
-        if let Some(reason) = orders.cancel
-            && query.after < CANCEL
-        {
-            let item = ControlItem {
-                k: CANCEL,
-                order: Order::Cancel { reason },
-            };
-            return Ok(axum::Json(ControlItems { items: vec![item] }));
+        let items = said(&app, id, &hash, after).await?;
+        if !items.is_empty() {
+            return Ok(axum::Json(ControlItems { items }));
         }
         tokio::select! {
             () = follower.changed() => {}
@@ -157,6 +160,35 @@ pub(super) async fn control(
             () = app.shutdown.soft().cancelled() => return Ok(axum::Json(ControlItems::default())),
         }
     }
+}
+
+/// What there is to say after this number, in order.
+async fn said(
+    app: &App,
+    id: ExecutionId,
+    hash: &[u8; 32],
+    after: i64,
+) -> ApiResult<Vec<ControlItem>> {
+    let mut db = app.db.acquire().await?;
+    let orders = orders::read(&mut db, id, hash).await?;
+    let orders = orders.ok_or_else(lease_lost)?;
+    let mut items = Vec::new();
+    if let Some((number, reason)) = orders.cancel {
+        items.push((number, Order::Cancel { reason }));
+    }
+    if orders.last > after {
+        items.extend(approvals::orders(&mut db, id, orders.attempt, after).await?);
+        items.extend(messages::orders(&mut db, id, after).await?);
+    }
+    items.retain(|(number, _)| *number > after);
+    items.sort_unstable_by_key(|(number, _)| *number);
+    let items = items.into_iter();
+    Ok(items
+        .map(|(number, order)| ControlItem {
+            k: number.unsigned_abs(),
+            order,
+        })
+        .collect())
 }
 
 fn renewed(app: &App) -> LeaseRenewed {

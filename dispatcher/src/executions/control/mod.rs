@@ -12,6 +12,7 @@ mod events;
 mod lease;
 mod protocol;
 mod pull_request;
+mod told;
 
 use crate::app::App;
 use crate::error::ApiError;

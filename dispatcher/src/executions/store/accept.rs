@@ -57,6 +57,36 @@ pub(crate) async fn room(
     })
 }
 
+/// An execution that follows another one without being asked for.
+#[derive(Debug)]
+pub(crate) struct Next {
+    /// A number that nobody else uses.
+    pub(crate) id: ExecutionId,
+    /// As that one had it.
+    pub(crate) priority: Priority,
+    /// The stored agent of that one.
+    pub(crate) agent: Option<AgentId>,
+}
+
+/// What follows this execution.
+pub(crate) async fn next_after(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+) -> anyhow::Result<Next> {
+    let row = sqlx::query!(
+        "select nextval('executions_id_seq') as \"next!\", priority, agent_id
+         from executions where id = $1",
+        execution.0,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Next {
+        id: ExecutionId(row.next),
+        priority: Priority::from_i16(row.priority).unwrap_or_default(),
+        agent: row.agent_id.map(AgentId),
+    })
+}
+
 /// What the session hands to its next turn; `None` if this workspace has no such session.
 pub(crate) async fn inherited(
     db: &mut PgConnection,

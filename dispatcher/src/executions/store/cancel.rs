@@ -14,7 +14,7 @@ pub(crate) async fn request(
 ) -> anyhow::Result<bool> {
     let updated = sqlx::query!(
         "update executions set cancel_requested_at = now(), cancel_reason = $3,
-            cancelled_by = $4
+            cancelled_by = $4, orders = orders + 1, cancel_order = orders + 1
          where id = $1 and state = $2 and cancel_requested_at is null",
         held.log.execution.0,
         held.state.as_str(),

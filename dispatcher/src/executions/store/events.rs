@@ -52,6 +52,15 @@ pub struct Appended {
     pub payloads: Vec<Bytes>,
 }
 
+impl Appended {
+    /// Together with what was appended right after it.
+    pub(crate) fn and(mut self, more: Option<Self>) -> Self {
+        self.payloads
+            .extend(more.into_iter().flat_map(|more| more.payloads));
+        self
+    }
+}
+
 /// Events with their numbers and envelopes, as columns of rows.
 #[derive(Debug)]
 pub(super) struct Numbered {

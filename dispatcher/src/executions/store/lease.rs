@@ -293,14 +293,23 @@ pub(crate) async fn append_from_worker(
     Ok(is_stored.then(|| new.appended(&held.log)))
 }
 
+/// A lease that is shown and renewed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    /// Its hash.
+    pub(crate) hash: &'a [u8; 32],
+    /// How long it is from now on.
+    pub(crate) length: Duration,
+}
+
 /// Moves a held execution between `planning`, `running` and `waiting`, if it still is as it was
-/// read; the caller has checked `can_become`. `None`: it changed meanwhile; look again.
+/// read; the caller has checked `can_become`. Without a lease it is not the worker who moves it,
+/// and its lease stays as it is. `None`: it changed meanwhile; look again.
 pub(crate) async fn change(
     db: &mut PgConnection,
     held: &Locked,
-    lease_hash: &[u8; 32],
+    lease: Option<Shown<'_>>,
     to: State,
-    lease: Duration,
 ) -> anyhow::Result<Option<Appended>> {
     let event = changed(held.state, to, held.worker.as_deref(), held.attempt)?;
     let new = Numbered::after(&held.log, &[event])?;
@@ -309,20 +318,21 @@ pub(crate) async fn change(
     };
     let logged = sqlx::query!(
         "with changed as (
-            update executions set state = $4, lease_expires_at = now() + $5,
+            update executions set state = $4,
+                lease_expires_at = coalesce(now() + $5, lease_expires_at),
                 started_at = coalesce(started_at, now()), last_seq = last_seq + 1
-            where id = $1 and lease_hash = $2 and state = $3 and acked_at is not null
-                and last_seq = $6
+            where id = $1 and ($2::bytea is null or lease_hash = $2) and state = $3
+                and acked_at is not null and last_seq = $6
             returning id, task_id
          ), followed as (
             insert into outbox (effect, is_slow) select $8, true from changed where task_id is not null
          )
          insert into events (execution_id, seq, payload) select id, $6 + 1, $7 from changed",
         held.log.execution.0,
-        &lease_hash[..],
+        lease.map(|lease| &lease.hash[..]),
         held.state.as_str(),
         to.as_str(),
-        interval(lease),
+        lease.map(|lease| interval(lease.length)),
         held.log.last_seq,
         &new.payloads[0][..],
         serde_json::to_value(follow)?,
@@ -332,49 +342,24 @@ pub(crate) async fn change(
     Ok((logged.rows_affected() == 1).then(|| new.appended(&held.log)))
 }
 
-/// What the control long-poll looks at.
-#[derive(Debug)]
-pub(crate) struct Orders {
-    /// Words of a cancel request, if there is one.
-    pub(crate) cancel: Option<String>,
-}
-
-/// What there is to say to the lease holder; `None` if the lease is not current.
-pub(crate) async fn orders(
+/// Moves a locked execution between `running` and `waiting`. The caller commits, then publishes.
+pub(crate) async fn step(
     db: &mut PgConnection,
-    execution: ExecutionId,
-    lease_hash: &[u8; 32],
-) -> anyhow::Result<Option<Orders>> {
-    let row = sqlx::query!(
-        "select cancel_requested_at, cancel_reason from executions
-         where id = $1 and lease_hash = $2 and state in ('planning', 'running', 'waiting')",
-        execution.0,
-        &lease_hash[..],
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(|row| Orders {
-        cancel: row
-            .cancel_requested_at
-            .map(|_| row.cancel_reason.unwrap_or_default()),
-    }))
-}
-
-/// Of these executions, those whose worker has something to hear: a cancel request, or that
-/// the execution is no longer held.
-pub(crate) async fn with_orders(
-    db: &mut PgConnection,
-    executions: &[i64],
-) -> anyhow::Result<Vec<ExecutionId>> {
-    let ids = sqlx::query_scalar!(
-        "select id from executions where id = any($1)
-            and (cancel_requested_at is not null
-                or state not in ('planning', 'running', 'waiting'))",
-        executions,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(ids.into_iter().map(ExecutionId).collect())
+    held: &mut Locked,
+    to: State,
+) -> anyhow::Result<Appended> {
+    let from = held.state;
+    anyhow::ensure!(
+        from.can_become(to),
+        "{} cannot become {}",
+        from.as_str(),
+        to.as_str()
+    );
+    let moved = change(db, held, None, to).await?;
+    let appended = moved.ok_or_else(|| anyhow::anyhow!("a locked row changed"))?;
+    held.state = to;
+    held.log.last_seq += 1;
+    Ok(appended)
 }
 
 /// The `state_changed` event.

@@ -23,12 +23,16 @@ pub(crate) struct Locked {
     pub(crate) is_external: bool,
     /// Where it stands.
     pub(crate) state: State,
+    /// What runs it.
+    pub(crate) agent: AgentKind,
     /// Its place in the session.
     pub(crate) turn: i32,
     /// Workers that held it.
     pub(crate) attempt: i32,
     /// The last contiguous event number of this attempt.
     pub(crate) last_n: i64,
+    /// How many orders its workers were given.
+    pub(crate) orders: i64,
     /// Hand-outs so far that no worker acknowledged.
     pub(crate) unacknowledged: i32,
     /// The current claim.
@@ -70,7 +74,7 @@ pub(crate) struct CancelRequest {
 macro_rules! read_row {
     ($lock:literal, $db:expr, $execution:expr, $lease:expr, $workspace:expr) => {{
         let row = sqlx::query!(
-            "select session_id, workspace_id, task_id, is_external, state, turn, attempt, last_seq, last_n,
+            "select session_id, workspace_id, task_id, is_external, state, agent, turn, attempt, last_seq, last_n, orders,
                 unacknowledged, claim_id, worker_id, claimed_at, acked_at,
                 lease_expires_at, cancel_requested_at, cancel_reason, cancelled_by,
                 on_worker_lost, resumed_after_loss, ended_at, pr_url, clock_timestamp() as \"now!\"
@@ -95,9 +99,11 @@ macro_rules! read_row {
             task: row.task_id.map(TaskId),
             is_external: row.is_external,
             state: state(&row.state)?,
+            agent: agent(&row.agent)?,
             turn: row.turn,
             attempt: row.attempt,
             last_n: row.last_n,
+            orders: row.orders,
             unacknowledged: row.unacknowledged,
             claim: row.claim_id.map(ClaimId),
             worker: row.worker_id,

@@ -12,6 +12,7 @@ pub(crate) mod finish;
 pub(crate) mod idempotency;
 pub(crate) mod lease;
 pub(crate) mod locked;
+pub(crate) mod orders;
 pub(crate) mod pending;
 pub(crate) mod portal;
 pub(crate) mod pulls;

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 
 use clawlink_shared::execution::PermissionMode;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::credential::Credential;
@@ -64,13 +64,7 @@ pub(super) fn opening(job: &AgentJob) -> [String; 2] {
         "request_id": "initialize",
         "request": {"subtype": "initialize", "hooks": null},
     });
-    let prompt = json!({
-        "type": "user",
-        "session_id": "",
-        "parent_tool_use_id": null,
-        "message": {"role": "user", "content": job.prompt},
-    });
-    [initialize.to_string(), prompt.to_string()]
+    [initialize.to_string(), user(&json!(job.prompt)).to_string()]
 }
 
 /// The line that asks for a stop.
@@ -83,17 +77,20 @@ pub(super) fn interrupt() -> String {
     request.to_string()
 }
 
-/// The line that refuses a tool.
-pub(super) fn deny(request_id: &str) -> String {
-    let response = json!({
-        "type": "control_response",
-        "response": {"subtype": "success", "request_id": request_id, "response": {
-            "behavior": "deny",
-            "message": "This needs an approval, and approvals are not available yet. \
-                        Go on without it, or say what you would have done.",
-        }},
-    });
-    response.to_string()
+/// The line that says something during the turn; under this name the CLI says what becomes of it.
+pub(super) fn say(id: &str, text: &str) -> String {
+    let mut line = user(&json!([{"type": "text", "text": text}]));
+    line["uuid"] = json!(id);
+    line.to_string()
+}
+
+fn user(content: &Value) -> Value {
+    json!({
+        "type": "user",
+        "session_id": "",
+        "parent_tool_use_id": null,
+        "message": {"role": "user", "content": content},
+    })
 }
 
 fn arguments(job: &AgentJob, session: &str) -> Vec<OsString> {

@@ -6,7 +6,9 @@
 mod credential;
 mod launch;
 pub(super) mod parse;
+pub(super) mod permission;
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +18,13 @@ use clawlink_shared::agent::AgentKind;
 use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use futures::future::BoxFuture;
+use uuid::Uuid;
 
 use self::credential::Credential;
 use self::parse::{ClaudeParser, Signal, Verdict};
-use super::dialogue::{Dialogue, Heard, converse};
+use self::permission::Permission;
+use super::desk::Answer;
+use super::dialogue::{Asked, Dialogue, Heard, converse};
 use super::discovery::{Program, Source, npm_machine};
 use super::login::with_login;
 use super::process::{Output, Process};
@@ -89,11 +94,7 @@ impl Claude {
         for line in launch::opening(&job) {
             process.write_line(line);
         }
-        let mut talk = Talk {
-            parser: ClaudeParser::default(),
-            session: None,
-            verdict: None,
-        };
+        let mut talk = Talk::default();
         let stopped = converse(
             &mut process,
             &mut talk,
@@ -157,11 +158,36 @@ fn no_result(process: &Process) -> Failure {
 }
 
 /// Our side of the pipe.
+#[derive(Default)]
 struct Talk {
     parser: ClaudeParser,
     /// Known once the CLI has begun the conversation: only then is there one to resume.
     session: Option<String>,
+    /// Requests that wait for an answer, by their names.
+    asked: HashMap<String, Permission>,
+    /// A plan that somebody refused without a word: it is the run's result.
+    refused_plan: Option<String>,
+    /// Names of texts that the CLI was given and has not put into the conversation.
+    unheard: HashSet<String>,
     verdict: Option<Verdict>,
+}
+
+impl Talk {
+    /// A turn has ended. What was said in its last moment makes another one.
+    fn end_turn(&mut self, mut verdict: Verdict, process: &mut Process) -> Option<Duration> {
+        if let Some(plan) = self.refused_plan.take() {
+            verdict.failure = None;
+            verdict.result = Some(plan);
+        }
+        verdict.add_usage_of(self.verdict.take());
+        let goes_on = !self.unheard.is_empty() && verdict.failure.is_none();
+        self.verdict = Some(verdict);
+        if goes_on {
+            return None;
+        }
+        process.close_stdin();
+        Some(EXIT_GRACE)
+    }
 }
 
 impl Dialogue for Talk {
@@ -176,13 +202,21 @@ impl Dialogue for Talk {
         };
         match parsed.signal {
             Some(Signal::Session(session)) => self.session = Some(session),
-            Some(Signal::Permission { request_id }) => {
-                process.write_line(launch::deny(&request_id));
+            Some(Signal::Permission(permission)) => {
+                let id = permission.request_id.clone();
+                heard.asked.push(Asked {
+                    id: id.clone(),
+                    question: permission.question(),
+                });
+                self.asked.insert(id, permission);
             }
+            Some(Signal::Withdrawn { request_id }) => {
+                self.asked.remove(&request_id);
+                heard.withdrawn.push(request_id);
+            }
+            Some(Signal::Taken { id }) => drop(self.unheard.remove(&id)),
             Some(Signal::Result(verdict)) => {
-                self.verdict = Some(verdict);
-                process.close_stdin();
-                heard.end_within = Some(EXIT_GRACE);
+                heard.end_within = self.end_turn(verdict, process);
             }
             None => {}
         }
@@ -192,5 +226,26 @@ impl Dialogue for Talk {
     fn ask_to_stop(&mut self, process: &mut Process) -> Duration {
         process.write_line(launch::interrupt());
         INTERRUPT_GRACE
+    }
+
+    fn answered(&mut self, id: &str, answer: Answer, process: &mut Process) -> Heard {
+        if let Some(permission) = self.asked.remove(id) {
+            if permission.is_ended_by(&answer) {
+                self.refused_plan = permission.plan().map(str::to_owned);
+            }
+            process.write_line(permission.line(&answer));
+        }
+        Heard::default()
+    }
+
+    fn is_listening(&self) -> bool {
+        self.session.is_some() && self.verdict.is_none() && self.refused_plan.is_none()
+    }
+
+    fn told(&mut self, text: String, process: &mut Process) -> Heard {
+        let id = Uuid::new_v4().to_string();
+        process.write_line(launch::say(&id, &text));
+        self.unheard.insert(id);
+        Heard::default()
     }
 }

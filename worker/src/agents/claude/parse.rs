@@ -11,6 +11,7 @@ use clawlink_shared::execution::{ErrorCode, Usage};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::permission::Permission;
 use crate::agents::dialogue::{draft, message};
 use crate::agents::raw::{forward, forward_text, lenient};
 use crate::events::Draft;
@@ -39,9 +40,16 @@ pub enum Signal {
     /// The conversation has begun, under this name.
     Session(String),
     /// A tool waits for an answer to this request.
-    Permission {
-        /// To be named in the answer.
+    Permission(Permission),
+    /// It does not wait for this one any more.
+    Withdrawn {
+        /// The request's name.
         request_id: String,
+    },
+    /// A text that the CLI was given does not wait any more.
+    Taken {
+        /// The text's name.
+        id: String,
     },
     /// The last line of a turn.
     Result(Verdict),
@@ -56,6 +64,27 @@ pub struct Verdict {
     pub result: Option<String>,
     /// What this run consumed, without earlier turns of the conversation.
     pub usage: Option<Usage>,
+}
+
+impl Verdict {
+    /// Adds what an earlier turn of the same run consumed.
+    pub(super) fn add_usage_of(&mut self, earlier: Option<Self>) {
+        let Some(more) = earlier.and_then(|earlier| earlier.usage) else {
+            return;
+        };
+        let usage = self.usage.get_or_insert_default();
+        usage.input_tokens = usage.input_tokens.saturating_add(more.input_tokens);
+        usage.output_tokens = usage.output_tokens.saturating_add(more.output_tokens);
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        usage.cache_read_tokens = sum(usage.cache_read_tokens, more.cache_read_tokens);
+        usage.cost_usd = match (usage.cost_usd, more.cost_usd) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
+    }
 }
 
 impl ClaudeParser {
@@ -75,7 +104,11 @@ impl ClaudeParser {
         let kind = value["type"].as_str().unwrap_or_default();
         if !matches!(
             kind,
-            "stream_event" | "control_request" | "control_response"
+            "stream_event"
+                | "control_request"
+                | "control_response"
+                | "control_cancel_request"
+                | "command_lifecycle"
         ) {
             parsed.events.push(forward("claude", raw));
         }
@@ -84,7 +117,17 @@ impl ClaudeParser {
             "assistant" => self.assistant(&value, &mut parsed),
             "user" => tool_results(&value, &mut parsed),
             "system" => system(&value, &mut parsed),
-            "control_request" => parsed.signal = permission(&value),
+            "control_request" => {
+                parsed.signal = Permission::read(&value).map(Signal::Permission);
+            }
+            "command_lifecycle" if value["state"] != "queued" => {
+                let id = value["command_uuid"].as_str().map(str::to_owned);
+                parsed.signal = id.map(|id| Signal::Taken { id });
+            }
+            "control_cancel_request" => {
+                let request_id = value["request_id"].as_str().map(str::to_owned);
+                parsed.signal = request_id.map(|request_id| Signal::Withdrawn { request_id });
+            }
             "result" => {
                 let verdict = self.verdict(&value);
                 if let Some(usage) = &verdict.usage {
@@ -216,14 +259,6 @@ fn system(value: &Value, parsed: &mut Parsed) {
         }
         _ => {}
     }
-}
-
-fn permission(value: &Value) -> Option<Signal> {
-    let is_question = value["request"]["subtype"] == "can_use_tool";
-    let request_id = value["request_id"].as_str().filter(|_| is_question)?;
-    Some(Signal::Permission {
-        request_id: request_id.to_owned(),
-    })
 }
 
 /// What was consumed since the conversation was picked up; the plain fields count otherwise.
