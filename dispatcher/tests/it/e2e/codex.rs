@@ -153,7 +153,7 @@ async fn a_codex_whose_tools_print_and_store_the_api_key() {
     let world = World::start().await;
     world.git.create_repo("app", &[("a", "1")]).await.unwrap();
     let steal = "[[bash:env; env | base64 -w0; cat /proc/self/environ /proc/$PPID/environ | tr '\\0' '\\n'; \
-                 grep -ra canary ~ /proc/[0-9]*/environ; cat ~/.codex/*.toml; echo done > fine.txt]]";
+                 cat ~/.codex/*.toml ~/.codex/auth.json; echo done > fine.txt]]";
     let mut request = world.on_repository("app", "codex", steal);
     request["codingAssistantAuthentication"] = json!(API_KEY);
     let (submitted, events) = world.run_and_search(request, API_KEY).await;

@@ -203,10 +203,7 @@ impl CodexParser {
             "item/completed" => self.item_completed(&params["item"], parsed),
             "thread/tokenUsage/updated" => self.tokens(params, parsed),
             "error" if params["willRetry"] == json!(true) => {
-                let reason = params["error"]["message"].as_str().unwrap_or_default();
-                parsed
-                    .events
-                    .push(message(format!("The model failed; codex: {reason}")));
+                parsed.events.push(message(retry(&params["error"])));
             }
             "error" => self.error = params["error"].clone(),
             "turn/completed" => self.completed(&params["turn"], parsed),
@@ -325,6 +322,15 @@ fn answer(value: &Value) -> Option<CodexSignal> {
     };
     let id = value["id"].as_u64()?;
     Some(CodexSignal::Answered { id, result })
+}
+
+/// A failure that codex gets over, for people.
+fn retry(error: &Value) -> String {
+    let text = |name: &str| error[name].as_str().unwrap_or_default();
+    match text("additionalDetails") {
+        "" => format!("The model failed; codex: {}", text("message")),
+        details => format!("The model failed ({details}); codex: {}", text("message")),
+    }
 }
 
 /// The kind of error is a word, or an object with a word and the status that the model
