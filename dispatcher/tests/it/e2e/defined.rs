@@ -7,6 +7,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use axum::{Json, Router};
+use clawlink::auth::principal::KeyRole;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::world::{World, event, said};
@@ -30,11 +32,18 @@ while read -r line; do
 done"#;
 
 impl World {
+    /// A call of somebody who may define agents.
+    async fn manage(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
+        let (_, key) = self.app.key_for("default", KeyRole::Admin).await;
+        let request = self.app.http.request(method, self.app.url(path));
+        let request = request.bearer_auth(key.expose()).json(body);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
     async fn store_agent(&self, agent: Value) -> i64 {
-        let answer = self.app.post("/api/agents").json(&agent).send().await;
-        let answer = answer.unwrap();
-        assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
-        let agent: Value = answer.json().await.unwrap();
+        let (status, agent) = self.manage(Method::POST, "/api/agents", &agent).await;
+        assert_eq!(status, 201, "{agent}");
         agent["id"].as_i64().unwrap()
     }
 
@@ -101,7 +110,8 @@ async fn what_cannot_run_is_refused_at_once() {
     assert_eq!((status, &fault["field"]), (400, &json!("agentId")));
 
     let path = format!("/api/agents/{id}");
-    world.app.delete(&path).send().await.unwrap();
+    let (status, _) = world.manage(Method::DELETE, &path, &json!({})).await;
+    assert_eq!(status, 200);
     let (status, _) = world.refused(ask(json!(id))).await;
     assert_eq!(status, 403);
 
@@ -110,8 +120,8 @@ async fn what_cannot_run_is_refused_at_once() {
         json!({"command": "bash", "env": {"LD_PRELOAD": "x"}}),
     ] {
         let agent = json!({"name": "bad", "type": "acp", "config": config});
-        let answer = world.app.post("/api/agents").json(&agent).send().await;
-        assert_eq!(answer.unwrap().status(), 400);
+        let (status, fault) = world.manage(Method::POST, "/api/agents", &agent).await;
+        assert_eq!(status, 400, "{fault}");
     }
 }
 
