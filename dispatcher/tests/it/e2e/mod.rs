@@ -5,6 +5,7 @@ mod approvals;
 mod cancel;
 mod codex;
 mod crash;
+mod defined;
 mod hostile;
 mod main_job;
 mod outage;
