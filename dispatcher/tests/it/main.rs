@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod admin;
 mod agents;
 mod app;
 mod archive;
@@ -17,12 +18,14 @@ mod cancel;
 mod client;
 mod contract;
 mod db;
+mod defects;
 mod e2e;
 mod edge;
 mod execute;
 mod feed;
 mod github;
 mod health;
+mod isolation;
 mod jobs;
 mod large_board;
 mod lease;
@@ -48,6 +51,7 @@ mod tasks;
 mod tenants;
 mod tidy;
 mod up;
+mod upgrade;
 mod wait;
 mod wire;
 mod worker;
