@@ -125,6 +125,10 @@ enum Audit {
         /// cut off.
         #[arg(long, value_name = "COUNT:HASH")]
         expect: Option<Anchor>,
+        /// Secret keys of earlier times, separated by commas: links that were made with them
+        /// are checked too.
+        #[arg(long, env = "CLAWLINK_AUDIT_OLDER_KEYS", hide_env_values = true)]
+        older_keys: Option<Secret>,
     },
 }
 
@@ -407,9 +411,14 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
                     settings,
                     of,
                     expect,
+                    older_keys,
                 },
         } => {
             let keys = Keys::derive(&of.secret_key(&settings)?, settings.secret_key_old.as_ref())?;
+            let keys = match &older_keys {
+                Some(older) => keys.with_older(older)?,
+                None => keys,
+            };
             let mut db = of.connect(&settings).await?;
             match verify::verify(&mut db, &keys, expect).await? {
                 Ok(report) => {

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::available::Offered;
 use super::store::{self, Row, Values};
-use super::{definition, missing, owner, skills};
+use super::{definition, missing, owner, permit, skills};
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
@@ -204,6 +204,7 @@ pub(super) async fn update(
     Path(id): Path<AgentId>,
     extract::Json(changed): extract::Json<ChangedAgent>,
 ) -> ApiResult<Json<Agent>> {
+    permitted(&app, &principal, id).await?;
     let mut transaction = app.db.begin().await?;
     let row = store::lock(&mut transaction, principal.workspace, id)
         .await?
@@ -234,6 +235,7 @@ pub(super) async fn deactivate(
     Extension(principal): Extension<Principal>,
     Path(id): Path<AgentId>,
 ) -> ApiResult<Json<Agent>> {
+    permitted(&app, &principal, id).await?;
     let mut transaction = app.db.begin().await?;
     let row = store::lock(&mut transaction, principal.workspace, id)
         .await?
@@ -257,6 +259,15 @@ pub(super) async fn deactivate(
     .await?;
     transaction.commit().await?;
     shown(&app, &principal, id).await
+}
+
+/// 404 for an agent that is not the workspace's, 403 for one that a policy denies.
+pub(super) async fn permitted(app: &App, principal: &Principal, id: AgentId) -> ApiResult<()> {
+    let mut db = app.db.acquire().await?;
+    let found = store::find(&mut db, principal.workspace, id).await?;
+    drop(db);
+    let row = found.ok_or_else(missing)?;
+    permit(app, principal, row.id, &row.name, &row.kind).await
 }
 
 async fn shown(app: &App, principal: &Principal, id: AgentId) -> ApiResult<Json<Agent>> {

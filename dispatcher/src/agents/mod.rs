@@ -126,6 +126,8 @@ pub fn routes(app: &App) -> Routes {
 pub struct Runnable {
     /// Which.
     pub id: AgentId,
+    /// As people call it.
+    pub name: String,
     /// What runs it.
     pub kind: AgentKind,
     /// What that runs, where the workspace defines it.
@@ -166,10 +168,23 @@ pub async fn runnable(
         .map_err(|fault| ApiError::invalid(format!("this agent cannot run: its {fault}")))?;
     Ok(Runnable {
         id,
+        name: agent.name,
         kind,
         definition,
         sealed_key: store::key(db, workspace, id).await?,
     })
+}
+
+/// 403 if a policy denies this stored agent to the caller; the denial is recorded.
+async fn permit(
+    app: &App,
+    principal: &Principal,
+    id: i64,
+    name: &str,
+    kind: &str,
+) -> ApiResult<()> {
+    let id = id.to_string();
+    policies::require(app, principal, &Resource::Agent(&[&id, name, kind])).await
 }
 
 /// What a stored agent's credential is sealed for.

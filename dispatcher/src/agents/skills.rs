@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::http::permitted;
 use super::missing;
 use super::store::{self, SkillRow, SkillValues};
 use crate::app::App;
@@ -16,6 +17,7 @@ use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
 use crate::http::extract::{self, Path};
+use crate::policies::{self, Resource};
 
 /// Most skills or assignments that one answer lists.
 pub(super) const MAX_LISTED: i64 = 1000;
@@ -154,6 +156,8 @@ pub(super) async fn create(
     extract::check_text("instructions", instructions, 0..=MAX_INSTRUCTIONS)?;
     extract::check_json("inputSchema", values.input_schema.as_ref())?;
     extract::check_json("outputSchema", values.output_schema.as_ref())?;
+    permitted(&app, &principal, id).await?;
+    policies::require(&app, &principal, &Resource::Skill(&[&values.name])).await?;
     let workspace = principal.workspace;
     let mut transaction = app.db.begin().await?;
     store::lock(&mut transaction, workspace, id)
@@ -210,6 +214,7 @@ pub(super) async fn assign(
     extract::Json(new): extract::Json<NewAssignment>,
 ) -> ApiResult<(StatusCode, Json<Assigned>)> {
     extract::check_text("skillSlug", &new.skill_slug, 1..=MAX_NAME)?;
+    policies::require(&app, &principal, &Resource::Skill(&[&new.skill_slug])).await?;
     let mut transaction = app.db.begin().await?;
     let workspace = principal.workspace;
     store::assign(
@@ -242,6 +247,7 @@ pub(super) async fn unassign(
     Path(slug): Path<String>,
 ) -> ApiResult<StatusCode> {
     extract::check_text("slug", &slug, 1..=MAX_NAME)?;
+    policies::require(&app, &principal, &Resource::Skill(&[&slug])).await?;
     let mut transaction = app.db.begin().await?;
     if !store::unassign(&mut transaction, principal.workspace, &slug).await? {
         return Err(ApiError::not_found(

@@ -153,22 +153,34 @@ pub(super) async fn replace_key(
     Ok(())
 }
 
+/// Reads agents in order of their numbers, locked or not: the same columns in one place.
+macro_rules! rows {
+    ($lock:literal, $db:expr, $workspace:expr, $only:expr, $after:expr, $limit:expr) => {
+        sqlx::query_as!(
+            Row,
+            "select id, workspace_id, name, type as kind, endpoint, description,
+                sealed_api_key is not null as \"has_api_key!\", config, is_active, created_at,
+                updated_at
+             from agents
+             where workspace_id = $1 and ($2::bigint is null or id = $2) and id > $3
+             order by id limit $4 "
+                + $lock,
+            $workspace.0,
+            $only.map(|id: AgentId| id.0),
+            $after,
+            $limit,
+        )
+        .fetch_all($db)
+        .await?
+    };
+}
+
 pub(super) async fn find(
     db: &mut PgConnection,
     workspace: WorkspaceId,
     id: AgentId,
 ) -> anyhow::Result<Option<Row>> {
-    let row = sqlx::query_as!(
-        Row,
-        "select id, workspace_id, name, type as kind, endpoint, description,
-            sealed_api_key is not null as \"has_api_key!\", config, is_active, created_at, updated_at
-         from agents where id = $1 and workspace_id = $2",
-        id.0,
-        workspace.0,
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row)
+    Ok(rows!("", db, workspace, Some(id), 0, 1).pop())
 }
 
 /// The same, locked until the transaction ends.
@@ -177,17 +189,7 @@ pub(super) async fn lock(
     workspace: WorkspaceId,
     id: AgentId,
 ) -> anyhow::Result<Option<Row>> {
-    let row = sqlx::query_as!(
-        Row,
-        "select id, workspace_id, name, type as kind, endpoint, description,
-            sealed_api_key is not null as \"has_api_key!\", config, is_active, created_at, updated_at
-         from agents where id = $1 and workspace_id = $2 for no key update",
-        id.0,
-        workspace.0,
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row)
+    Ok(rows!("for no key update", db, workspace, Some(id), 0, 1).pop())
 }
 
 /// Up to `limit` agents after `after`, in order of their numbers.
@@ -197,18 +199,7 @@ pub(super) async fn list(
     after: i64,
     limit: i64,
 ) -> anyhow::Result<Vec<Row>> {
-    let rows = sqlx::query_as!(
-        Row,
-        "select id, workspace_id, name, type as kind, endpoint, description,
-            sealed_api_key is not null as \"has_api_key!\", config, is_active, created_at, updated_at
-         from agents where workspace_id = $1 and id > $2 order by id limit $3",
-        workspace.0,
-        after,
-        limit,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows)
+    Ok(rows!("", db, workspace, None, after, limit))
 }
 
 /// A skill of an agent.

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use clawlink_shared::id::UserId;
+use clawlink_shared::id::{UserId, WorkspaceId};
 use uuid::Uuid;
 
 use super::query::{self, EntriesQuery, Filter};
@@ -33,7 +33,8 @@ pub(super) async fn events(
     uri: Uri,
 ) -> ApiResult<Response> {
     let filter = query.filter(None, None);
-    list(&app, &principal, (&query, EVENTS), filter, &headers, &uri).await
+    let whose = Some(principal.workspace);
+    list(&app, whose, (&query, EVENTS), filter, &headers, &uri).await
 }
 
 /// `GET /api/audit/users/{user}/activity`. One whom the workspace does not know did nothing.
@@ -46,7 +47,8 @@ pub(super) async fn of_user(
     uri: Uri,
 ) -> ApiResult<Response> {
     let filter = query.filter(Some(user), None);
-    list(&app, &principal, (&query, ACTIVITY), filter, &headers, &uri).await
+    let whose = Some(principal.workspace);
+    list(&app, whose, (&query, ACTIVITY), filter, &headers, &uri).await
 }
 
 /// `GET /api/audit/sessions/{session}/activity`, of a client session.
@@ -59,42 +61,45 @@ pub(super) async fn of_session(
     uri: Uri,
 ) -> ApiResult<Response> {
     let filter = query.filter(None, Some(session));
-    list(&app, &principal, (&query, ACTIVITY), filter, &headers, &uri).await
+    let whose = Some(principal.workspace);
+    list(&app, whose, (&query, ACTIVITY), filter, &headers, &uri).await
+}
+
+/// `GET /api/admin/audit/events`: what belongs to no workspace, such as signing in.
+pub(super) async fn of_platform(
+    State(app): State<App>,
+    Query(query): Query<EntriesQuery>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> ApiResult<Response> {
+    let filter = query.filter(None, None);
+    list(&app, None, (&query, EVENTS), filter, &headers, &uri).await
 }
 
 async fn list(
     app: &App,
-    principal: &Principal,
+    whose: Option<WorkspaceId>,
     (query, usual): (&EntriesQuery, i64),
     filter: Filter,
     headers: &HeaderMap,
     uri: &Uri,
 ) -> ApiResult<Response> {
-    let page = query.page(usual)?;
-    let (workspace, limit) = (principal.workspace, page.limit);
+    let mut asked = query.page(usual)?;
+    let limit = asked.limit;
+    asked.limit += 1;
     let mut db = app.db.acquire().await?;
-    let mut records = store::read::newest(
-        &mut db,
-        workspace,
-        &filter,
-        page.before,
-        page.offset,
-        limit + 1,
-    )
-    .await?;
+    let mut records = store::read::newest(&mut db, whose, &filter, &asked).await?;
     drop(db);
-    let has_more = records.len() as i64 > limit;
-    records.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next = match records.last() {
-        Some(last) if has_more => page::next(uri, &query::cursor(last.id)),
-        _ => HeaderMap::new(),
+    let next = match page::cut(&mut records, limit) {
+        Some(last) => page::next(uri, &query::cursor(last.id)),
+        None => HeaderMap::new(),
     };
     if query.is_older(headers) {
         let events: anyhow::Result<Vec<OlderEvent>> =
             records.into_iter().map(OlderEvent::new).collect();
         return Ok((next, Json(events?)).into_response());
     }
-    let events = records.into_iter().map(|one| Event::new(workspace, one));
+    let events = records.into_iter().map(|one| Event::new(whose, one));
     Ok((next, Json(events.collect::<Vec<_>>())).into_response())
 }
 

@@ -210,6 +210,12 @@ pub fn routes(app: &App) -> Routes {
             list("What was done in a client session, newest first").uuid("session"),
         )
         .get(
+            "/api/admin/audit/events",
+            Access::PlatformAdmin,
+            http::of_platform,
+            list("Entries that belong to no workspace, newest first"),
+        )
+        .get(
             "/api/audit/export",
             read,
             http::export,

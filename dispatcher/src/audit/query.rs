@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Outcome;
 use crate::error::{ApiError, ApiResult};
+use crate::http::page;
 
 /// Most entries of one answer.
 const MAX_LIMIT: i64 = 1000;
@@ -108,11 +109,7 @@ impl EntriesQuery {
 
     /// The page, of `usual` entries where nothing is said.
     pub(super) fn page(&self, usual: i64) -> ApiResult<Page> {
-        let limit = self.limit.unwrap_or(usual);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            let detail = format!("limit must be from 1 to {MAX_LIMIT}");
-            return Err(ApiError::invalid(detail));
-        }
+        let limit = page::limit_up_to(self.limit, usual, MAX_LIMIT)?;
         let offset = self.offset.unwrap_or(0);
         if !(0..=MAX_OFFSET).contains(&offset) {
             let detail = format!("offset must be from 0 to {MAX_OFFSET}; use the cursor beyond");

@@ -16,7 +16,8 @@ use crate::executions::timestamp;
 #[schema(as = AuditEvent)]
 pub(super) struct Event {
     id: i64,
-    tenant_id: WorkspaceId,
+    /// Null for what belongs to no workspace.
+    tenant_id: Option<WorkspaceId>,
     /// The person, if it was one.
     user_id: Option<String>,
     /// Who: `user:…`, `key:7`, `client:…`, `operator`.
@@ -68,7 +69,7 @@ pub(super) struct Line {
 }
 
 impl Event {
-    pub(super) fn new(workspace: WorkspaceId, record: Record) -> Self {
+    pub(super) fn new(workspace: Option<WorkspaceId>, record: Record) -> Self {
         let user = record.actor.strip_prefix("user:").map(str::to_owned);
         Self {
             id: record.id,

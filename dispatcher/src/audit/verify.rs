@@ -144,8 +144,7 @@ impl Walk {
             return fault(format!("entry {} was removed", link.entry_id));
         };
         let Some(key) = self.keys.iter().find(|key| key.id[..] == link.key_id) else {
-            let what =
-                "it was chained with another secret key; give that one as CLAWLINK_SECRET_KEY_OLD";
+            let what = "it was chained with another secret key; list that one in CLAWLINK_AUDIT_OLDER_KEYS";
             return fault(what.to_owned());
         };
         let hash: Hash = entry.link(key, &self.anchor.hash, position);

@@ -84,8 +84,7 @@ async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Op
             principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
             let standing = app.limiter.admit(&app.bus, &principal.name()).await?;
-            let asked = (request.method(), request.uri());
-            principal.device = devices::prove(app, &principal, asked, request.headers()).await?;
+            principal.device = devices::prove(app, &principal, request).await?;
             let allowed = require_open(status, permission);
             let allowed = allowed.and_then(|()| principal.require(permission));
             request.extensions_mut().insert(principal);
@@ -157,14 +156,19 @@ fn require_open(status: Status, permission: Permission) -> ApiResult<()> {
         permission,
         Permission::WorkspaceUpdate | Permission::WorkspaceDelete
     );
+    // What runs goes on, so it can be answered and stopped.
+    let is_for_running = matches!(
+        permission,
+        Permission::ExecutionCancel | Permission::ExecutionApprove
+    );
     match status {
-        Status::Suspended => Err(ApiError::forbidden(
-            "this workspace is suspended; ask whoever runs the installation",
+        Status::Suspended if !permission.is_read() && !is_for_running => Err(ApiError::forbidden(
+            "this workspace is suspended: it can be read, but not changed; ask whoever runs the installation",
         )),
         Status::Archived if !permission.is_read() && !is_kept => Err(ApiError::forbidden(
             "this workspace is archived: it can be read, but not changed",
         )),
-        Status::Archived | Status::Active => Ok(()),
+        Status::Suspended | Status::Archived | Status::Active => Ok(()),
     }
 }
 

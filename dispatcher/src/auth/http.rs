@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use super::person::{self, SignIn};
 use super::principal::{KeyRole, Person, Principal};
-use super::store::users::Status;
 use super::token::{self, TenantId};
 use super::{api_key, refresh, reset, rights, wire};
 use crate::app::App;
@@ -163,14 +162,11 @@ pub(super) async fn key_token(
     let address = from.map(|Extension(Peer(address))| address);
     app.attempts.from_address(&app.bus, address).await?;
     let found = rights::of_key_hash(&app, hash_token(body.api_key.expose())).await?;
-    let (principal, status) = found.ok_or_else(wrong)?;
+    let (principal, _) = found.ok_or_else(wrong)?;
     let own = TenantId::Number(principal.workspace.0);
     let tenant = body.tenant_id.unwrap_or(own);
     if tenant.workspace() != Some(principal.workspace) {
         return Err(wrong());
-    }
-    if status == Status::Suspended {
-        return Err(ApiError::forbidden("this workspace is suspended"));
     }
     let token = token::workspace(&app.tokens, principal.who, None, tenant, principal.role);
     Ok(Answer(wire::Token {

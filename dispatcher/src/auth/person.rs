@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::principal::{Person, Who};
 use super::settings::Registration;
-use super::store::users::{NewUser, Status, User};
+use super::store::users::{NewUser, User};
 use super::store::{sign_ins, users};
 use super::token::{self, TenantId};
 use super::{forget, refresh, rights};
@@ -167,15 +167,12 @@ pub(super) async fn find(app: &App, id: UserId) -> ApiResult<User> {
     user.ok_or_else(|| ApiError::unauthorized("the account does not exist any more"))
 }
 
-/// A workspace token. 401 unless the person is a member, 403 while the workspace is suspended.
+/// A workspace token. 401 unless the person is a member.
 pub(super) async fn choose(app: &App, person: &Person, tenant: TenantId) -> ApiResult<Secret> {
     let none = || ApiError::unauthorized("you are not a member of this workspace");
     let workspace = tenant.workspace().ok_or_else(none)?;
     let rights = rights::of_sign_in(app, person.user, person.sign_in, Some(workspace)).await?;
-    let (role, status) = rights.and_then(|rights| rights.member).ok_or_else(none)?;
-    if status == Status::Suspended {
-        return Err(ApiError::forbidden("this workspace is suspended"));
-    }
+    let (role, _) = rights.and_then(|rights| rights.member).ok_or_else(none)?;
     let who = Who::User(person.user);
     let role = Role::Member(role);
     Ok(token::workspace(

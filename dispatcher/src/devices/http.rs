@@ -114,9 +114,7 @@ async fn list(
     let cursor = query.cursor.as_deref().map(Cursor::decode).transpose()?;
     let mut db = app.db.acquire().await?;
     let mut rows = store::list(&mut db, principal.workspace, None, cursor, limit + 1).await?;
-    let has_more = rows.len() as i64 > limit;
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let last = rows.last().filter(|_| has_more);
+    let last = page::cut(&mut rows, limit);
     let next_cursor = last.map(|row| Cursor::at(row.created_at, row.id).encode());
     let devices = rows.into_iter().map(Into::into).collect();
     Ok(axum::Json(Devices {

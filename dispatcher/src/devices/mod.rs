@@ -11,7 +11,7 @@ mod store;
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Method, Uri};
+use axum::extract::Request;
 use clawlink_shared::id::DeviceId;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::{Principal, Trust};
 use crate::error::{ApiError, ApiResult};
+use crate::http::extract;
 use crate::http::routes::Routes;
 use crate::workspaces;
 use proof::Proof;
@@ -40,10 +41,9 @@ pub fn routes(app: &App) -> Routes {
 pub async fn prove(
     app: &App,
     principal: &Principal,
-    (method, uri): (&Method, &Uri),
-    headers: &HeaderMap,
+    request: &mut Request,
 ) -> ApiResult<Option<(DeviceId, Trust)>> {
-    let Some(proof) = Proof::read(headers)? else {
+    let Some(proof) = Proof::read(request.headers())? else {
         return Ok(None);
     };
     let refused = || ApiError::unauthorized("the device is unknown, or its signature is wrong");
@@ -56,20 +56,23 @@ pub async fn prove(
     )
     .await?;
     let known = found.ok_or_else(refused)?;
+    drop(db);
     let now = OffsetDateTime::now_utc().unix_timestamp();
     if now.abs_diff(proof.timestamp) > WINDOW.as_secs() {
         return Err(ApiError::unauthorized(
             "X-Device-Timestamp is more than a minute off; send the seconds since 1970",
         ));
     }
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    if !proof.holds(&known.public_key, method.as_str(), target) {
+    let body = extract::peek(app, request).await?;
+    let target = request.uri().path_and_query();
+    let target = target.map_or("/", |target| target.as_str());
+    if !proof.holds(&known.public_key, request.method().as_str(), target, &body) {
         return Err(refused());
     }
     if known.is_stale {
+        let mut db = app.db.acquire().await?;
         store::seen(&mut db, proof.device).await?;
     }
-    drop(db);
     if !first_use(app, &proof).await? {
         return Err(ApiError::unauthorized(
             "this signature was used before; sign every request with a new nonce",

@@ -1,5 +1,5 @@
 //! What a request shows to prove its device: an Ed25519 signature over its method and target,
-//! the time, and a nonce. Pure.
+//! the time, a nonce and its body. Pure.
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::http::HeaderMap;
@@ -51,12 +51,13 @@ impl Proof {
         }
     }
 
-    /// Whether the device signed this request.
-    pub(super) fn holds(&self, public_key: &[u8], method: &str, target: &str) -> bool {
-        let message = message(method, target, self.timestamp, &self.nonce);
-        UnparsedPublicKey::new(&ED25519, public_key)
-            .verify(message.as_bytes(), &self.signature)
-            .is_ok()
+    /// Whether the device signed this request. Without a body the older form is good enough.
+    pub(super) fn holds(&self, public_key: &[u8], method: &str, target: &str, body: &[u8]) -> bool {
+        let key = UnparsedPublicKey::new(&ED25519, public_key);
+        let signed = |text: String| key.verify(text.as_bytes(), &self.signature).is_ok();
+        signed(message(method, target, self.timestamp, &self.nonce, body))
+            || (body.is_empty()
+                && signed(older_message(method, target, self.timestamp, &self.nonce)))
     }
 
     /// A short name of what may be used once: the signed time and nonce of this device.
@@ -66,8 +67,17 @@ impl Proof {
     }
 }
 
-/// What a device signs.
-pub fn message(method: &str, target: &str, timestamp: i64, nonce: &str) -> String {
+/// What a device signs; the body as its SHA-256 in hexadecimal.
+pub fn message(method: &str, target: &str, timestamp: i64, nonce: &str, body: &[u8]) -> String {
+    let hash: String = Sha256::digest(body)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("clawlink-device-v2\n{method}\n{target}\n{timestamp}\n{nonce}\n{hash}")
+}
+
+/// What older devices sign, which says nothing of a body.
+pub fn older_message(method: &str, target: &str, timestamp: i64, nonce: &str) -> String {
     format!("clawlink-device-v1\n{method}\n{target}\n{timestamp}\n{nonce}")
 }
 

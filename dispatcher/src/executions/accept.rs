@@ -83,15 +83,22 @@ pub(super) async fn accept(
     }
     let inherited = inherited(&mut db, principal, request.resume).await?;
     drop(db);
-    defined::resolve(app, principal, &mut request, inherited.as_ref(), link).await?;
-    references::choose(app, principal, &mut request, inherited.as_ref()).await?;
+    let stored = defined::resolve(app, principal, &mut request, inherited.as_ref(), link).await?;
+    let stored_id = stored.as_ref().map(|stored| stored.id);
+    references::choose(app, principal, &mut request, inherited.as_ref(), stored_id).await?;
     let session = request.resume.unwrap_or_else(SessionId::random);
     let mut plan = plan::complete(&mut request, session, inherited.as_ref(), &app.tuning)?;
     if plan.spec.agent == AgentKind::Shell {
         principal.require(Permission::ShellRun)?;
     }
+    let number = stored_id.map(|id| id.to_string());
+    let names = stored.as_ref().map(|stored| stored.name.as_str());
+    let names: Vec<&str> = std::iter::once(plan.spec.agent.as_str())
+        .chain(number.as_deref())
+        .chain(names)
+        .collect();
     let submission = Submission {
-        agent: plan.spec.agent.as_str(),
+        agent: &names,
         repository: plan.spec.repository.as_ref().map(|one| one.url.as_str()),
     };
     policies::admit(app, principal, &submission).await?;

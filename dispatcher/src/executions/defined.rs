@@ -8,14 +8,14 @@ use clawlink_shared::problem::FieldFault;
 use super::plan::Inherited;
 use super::request::Request;
 use super::store::accept::Link;
-use crate::agents;
+use crate::agents::{self, Runnable};
 use crate::app::App;
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::secrets::Place;
 
 /// Completes a request from its stored agent: kind, definition, and the agent's own credential
-/// where the request brings none. 404 if this workspace has no such agent, 403 if it is
+/// where the request brings none; answers the agent if it is what runs. 404 if this workspace has no such agent, 403 if it is
 /// deactivated, 400 if it cannot be run.
 pub(super) async fn resolve(
     app: &App,
@@ -23,13 +23,13 @@ pub(super) async fn resolve(
     request: &mut Request,
     session: Option<&Inherited>,
     link: &Link,
-) -> ApiResult<()> {
+) -> ApiResult<Option<Runnable>> {
     let is_defined =
         |session: &&Inherited| matches!(session.agent, AgentKind::Acp | AgentKind::Http);
     let kept = session.filter(is_defined);
     let kept = kept.and_then(|session| session.stored_agent);
     let Some(id) = link.agent.or(kept) else {
-        return Ok(());
+        return Ok(None);
     };
     let mut db = app.db.acquire().await?;
     let stored = agents::runnable(&mut db, principal.workspace, id).await;
@@ -38,7 +38,7 @@ pub(super) async fn resolve(
         // A script may run between the turns of any conversation, whatever became of its agent;
         // where that keeps its state is needed all the same.
         request.definition = stored.ok().and_then(|stored| stored.definition);
-        return Ok(());
+        return Ok(None);
     }
     let stored = stored?;
     request.definition.clone_from(&stored.definition);
@@ -56,5 +56,5 @@ pub(super) async fn resolve(
     if request.credentials.agent.is_none() && !is_named {
         request.credentials.agent = stored.key(app)?;
     }
-    Ok(())
+    Ok(Some(stored))
 }

@@ -27,7 +27,6 @@ use crate::error::{ApiError, ApiResult};
 use crate::http::doc::Doc;
 use crate::http::extract::{Body, Path, Query, last_event_id, require_json, wants};
 use crate::http::routes::{Access, Routes};
-use crate::policies;
 use crate::workspaces::role::Permission;
 
 /// Longest `Idempotency-Key`, in bytes.
@@ -290,26 +289,10 @@ pub(crate) async fn of_session(
 
 /// The execution of this number or UUID; 404 if the caller may not see one.
 pub(crate) async fn find(app: &App, principal: &Principal, id: &str) -> ApiResult<Record> {
-    let missing = || {
-        ApiError::not_found(
-            "execution_not_found",
-            "this workspace has no such execution",
-        )
-    };
     let name = id
         .parse()
         .map_err(|()| ApiError::invalid("an execution's id is its number or its UUID"))?;
-    let mut db = app.db.acquire().await?;
-    let record = read::find(&mut db, principal.workspace, name).await?;
-    drop(db);
-    let record = record.ok_or_else(missing)?;
-    match policies::rules(app, principal)
-        .await?
-        .shows(principal, record.session)
-    {
-        true => Ok(record),
-        false => Err(missing()),
-    }
+    super::find(app, principal, name).await
 }
 
 /// `GET /executions/{id}`.

@@ -33,14 +33,15 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use store::accept::Link;
 pub use store::events::timestamp;
-pub(crate) use store::read::Record;
+pub(crate) use store::read::{Name, Record};
 use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::principal::Principal;
-use crate::error::ApiResult;
+use crate::error::{ApiError, ApiResult};
 use crate::http::routes::Routes;
+use crate::policies;
 use crate::tasks;
 use queue::Ready;
 use store::events::Appended;
@@ -194,15 +195,24 @@ pub(crate) async fn submit(
     Ok(Box::pin(accepting).await?.uuid)
 }
 
-/// An execution by its UUID.
-pub(crate) async fn find(
-    app: &App,
-    workspace: WorkspaceId,
-    uuid: Uuid,
-) -> ApiResult<Option<Record>> {
+/// An execution that the caller may see; 404 for one that the workspace does not have, or whose
+/// session a policy hides.
+pub(crate) async fn find(app: &App, principal: &Principal, name: Name) -> ApiResult<Record> {
     let mut db = app.db.acquire().await?;
-    let name = store::read::Name::Uuid(uuid);
-    Ok(store::read::find(&mut db, workspace, name).await?)
+    let record = store::read::find(&mut db, principal.workspace, name).await?;
+    drop(db);
+    let rules = policies::rules(app, principal).await?;
+    record
+        .filter(|record| rules.shows(principal, record.session))
+        .ok_or_else(no_such_execution)
+}
+
+/// 404 for an execution that this workspace does not have, or that a policy hides.
+fn no_such_execution() -> ApiError {
+    ApiError::not_found(
+        "execution_not_found",
+        "this workspace has no such execution",
+    )
 }
 
 /// Tells everyone about events that were committed.

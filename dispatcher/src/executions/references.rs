@@ -3,7 +3,7 @@
 
 use clawlink_shared::control::{Credentials, Failure};
 use clawlink_shared::execution::ErrorCode;
-use clawlink_shared::id::ExecutionId;
+use clawlink_shared::id::{AgentId, ExecutionId};
 use clawlink_shared::secret::Secret;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -45,12 +45,13 @@ pub(super) fn to_seal(
 }
 
 /// Puts the request's references in order: those it names, and the usual ones for what it
-/// neither names nor sends.
+/// neither names nor sends. `stored` is the stored agent that is to run, if it is one.
 pub(super) async fn choose(
     app: &App,
     principal: &Principal,
     request: &mut Request,
     session: Option<&Inherited>,
+    stored: Option<AgentId>,
 ) -> ApiResult<()> {
     let Some(agent) = request.agent.or(session.map(|session| session.agent)) else {
         return Ok(());
@@ -85,9 +86,9 @@ pub(super) async fn choose(
     if named.is_empty() && usual.is_empty() {
         return Ok(());
     }
-    let asker = Asker::new(principal, agent, None);
+    let asker = Asker::new(principal, agent, stored);
+    let wanted = secrets::permitted(app, principal, Wanted { named, usual }).await?;
     let mut db = app.db.acquire().await?;
-    let wanted = Wanted { named, usual };
     request.references = secrets::choose(&mut db, principal, asker, wanted).await?;
     Ok(())
 }

@@ -153,6 +153,14 @@ pub async fn read_body(body: axum::body::Body, limit: usize, within: Duration) -
     }
 }
 
+/// A request's body, for who must know it before its handler does; it stays where it is.
+pub async fn peek(app: &App, request: &mut Request) -> ApiResult<Bytes> {
+    let taken = std::mem::take(request.body_mut());
+    let bytes = read_body(taken, app.tuning.max_body_bytes, app.tuning.request).await?;
+    *request.body_mut() = bytes.clone().into();
+    Ok(bytes)
+}
+
 /// Whether the client wants this media type and would take neither an event stream nor
 /// anything: HTTP libraries of older clients send `application/json, */*` and read a stream.
 pub fn wants(headers: &HeaderMap, media_type: &str) -> bool {

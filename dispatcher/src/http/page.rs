@@ -63,13 +63,25 @@ impl Cursor {
 
 /// The page size that a client asked for; 400 if it is out of bounds.
 pub fn limit(asked: Option<i64>) -> ApiResult<i64> {
-    let limit = asked.unwrap_or(DEFAULT_LIMIT);
-    if (1..=MAX_LIMIT).contains(&limit) {
+    limit_up_to(asked, DEFAULT_LIMIT, MAX_LIMIT)
+}
+
+/// The same where a list has a usual size and a bound of its own.
+pub fn limit_up_to(asked: Option<i64>, usual: i64, most: i64) -> ApiResult<i64> {
+    let limit = asked.unwrap_or(usual);
+    if (1..=most).contains(&limit) {
         return Ok(limit);
     }
-    Err(ApiError::invalid(format!(
-        "limit must be from 1 to {MAX_LIMIT}"
-    )))
+    Err(ApiError::invalid(format!("limit must be from 1 to {most}")))
+}
+
+/// Cuts a list that was read with one row more than its page has; the last row of the page if
+/// there is a next one, which begins after it.
+pub fn cut<T>(rows: &mut Vec<T>, limit: i64) -> Option<&T> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    rows.last().filter(|_| has_more)
 }
 
 /// Headers that lead to the next page of a list that is a bare array: the cursor, and a `Link`

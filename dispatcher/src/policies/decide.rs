@@ -25,6 +25,8 @@ pub enum Kind {
     Repository,
     /// A session.
     Session,
+    /// A secret.
+    Secret,
 }
 
 /// One policy.
@@ -82,6 +84,8 @@ pub enum Resource<'a> {
     Repository(&'a str),
     /// A session.
     Session(SessionId),
+    /// A secret by its name.
+    Secret(&'a str),
 }
 
 /// What policies say together.
@@ -178,14 +182,21 @@ impl Kind {
             Self::Skill => "skill",
             Self::Repository => "repository",
             Self::Session => "session",
+            Self::Secret => "secret",
         }
     }
 
     /// Reads the name back.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Agent, Self::Skill, Self::Repository, Self::Session]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
+        [
+            Self::Agent,
+            Self::Skill,
+            Self::Repository,
+            Self::Session,
+            Self::Secret,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == name)
     }
 }
 
@@ -197,6 +208,7 @@ impl Resource<'_> {
             Self::Skill(_) => Kind::Skill,
             Self::Repository(_) => Kind::Repository,
             Self::Session(_) => Kind::Session,
+            Self::Secret(_) => Kind::Secret,
         }
     }
 
@@ -207,6 +219,7 @@ impl Resource<'_> {
             Self::Skill(names) => names.iter().map(|name| name.to_lowercase()).collect(),
             Self::Repository(url) => vec![pattern::repository(url)],
             Self::Session(id) => vec![id.to_string()],
+            Self::Secret(name) => vec![(*name).to_owned()],
         }
     }
 

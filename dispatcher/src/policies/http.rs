@@ -197,6 +197,7 @@ impl PolicyBody {
                     Kind::Agent => pattern::agent(text),
                     Kind::Repository => pattern::repository(text),
                     Kind::Skill | Kind::Session => text.to_lowercase(),
+                    Kind::Secret => text.to_owned(),
                 },
                 allowed_roles: self.allowed_roles,
                 denied_roles: self.denied_roles,

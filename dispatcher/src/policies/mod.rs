@@ -1,4 +1,4 @@
-//! Policies on single agents, skills, repositories and sessions. A policy narrows what roles
+//! Policies on single agents, skills, repositories, sessions and secrets. A policy narrows what roles
 //! give on what it matches, and can do nothing else: the route table's permission is checked
 //! before, and more policies never allow more.
 //!
@@ -34,8 +34,8 @@ pub fn routes(app: &App) -> Routes {
 /// What somebody wants to submit.
 #[derive(Debug, Clone, Copy)]
 pub struct Submission<'a> {
-    /// The agent's kind.
-    pub agent: &'a str,
+    /// The agent by all its names.
+    pub agent: &'a [&'a str],
     /// The repository that it works in.
     pub repository: Option<&'a str>,
 }
@@ -46,13 +46,7 @@ pub async fn admit(app: &App, principal: &Principal, submission: &Submission<'_>
     if rules.list.is_empty() {
         return Ok(());
     }
-    enforce(
-        app,
-        &rules,
-        principal,
-        &Resource::Agent(&[submission.agent]),
-    )
-    .await?;
+    enforce(app, &rules, principal, &Resource::Agent(submission.agent)).await?;
     match submission.repository {
         Some(url) => enforce(app, &rules, principal, &Resource::Repository(url)).await,
         None => Ok(()),

@@ -21,6 +21,7 @@ use crate::executions::timestamp;
 use crate::feed;
 use crate::http::body::{Faults, Patched, patched};
 use crate::http::extract::{Json as Body, Path, Query};
+use crate::http::page;
 use crate::idempotency::{self, Once};
 
 /// Longest name and names of branches and agents, in characters.
@@ -125,12 +126,7 @@ pub(super) async fn list(
     Extension(principal): Extension<Principal>,
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<List>> {
-    let limit = query.limit.unwrap_or(MAX_PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(ApiError::invalid(format!(
-            "limit must be from 1 to {MAX_PAGE}"
-        )));
-    }
+    let limit = page::limit_up_to(query.limit, MAX_PAGE, MAX_PAGE)?;
     let archived = match (query.archived.as_deref(), query.status) {
         (Some("true"), _) => Some(true),
         (Some("any"), _) | (None, Some(_)) => None,
@@ -144,9 +140,7 @@ pub(super) async fn list(
     };
     let mut db = app.db.acquire().await?;
     let mut projects = store::list(&mut db, principal.workspace, &filter, limit + 1).await?;
-    let has_more = projects.len() as i64 > limit;
-    projects.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let last = projects.last().filter(|_| has_more);
+    let last = page::cut(&mut projects, limit);
     let next_cursor = last.map(|project| BASE64_URL_SAFE_NO_PAD.encode(&project.key));
     let shown = |project| Shown::of(principal.workspace, project);
     Ok(Json(List {

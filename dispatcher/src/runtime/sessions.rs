@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, Uri};
 use axum::{Extension, Json};
@@ -198,10 +197,8 @@ async fn session_of(app: &App, request: &mut Request) -> ApiResult<Option<Uuid>>
     if in_query.is_some() || !matches!(*request.method(), Method::POST | Method::PATCH) {
         return Ok(in_query);
     }
-    let taken = std::mem::replace(request.body_mut(), Body::empty());
-    let bytes = extract::read_body(taken, app.tuning.max_body_bytes, app.tuning.request).await?;
+    let bytes = extract::peek(app, request).await?;
     let body: Option<Value> = serde_json::from_slice(&bytes).ok();
-    *request.body_mut() = Body::from(bytes);
     Ok(body.and_then(|body| body["session_id"].as_str()?.parse().ok()))
 }
 

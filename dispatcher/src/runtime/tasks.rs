@@ -16,7 +16,7 @@ use crate::audit::Actor;
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::cancel::{self, CancelOutcome};
-use crate::executions::{self, Record};
+use crate::executions::{self, Name, Record};
 use crate::http::extract::{self, Path, Query};
 
 /// The agent of clients that have no opinion: the installation's default.
@@ -183,12 +183,5 @@ async fn shown(app: &App, principal: &Principal, id: Uuid) -> ApiResult<Json<Tas
 }
 
 async fn find(app: &App, principal: &Principal, id: Uuid) -> ApiResult<Record> {
-    executions::find(app, principal.workspace, id)
-        .await?
-        .ok_or_else(|| {
-            ApiError::not_found(
-                "execution_not_found",
-                "this workspace has no such execution",
-            )
-        })
+    executions::find(app, principal, Name::Uuid(id)).await
 }

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::audit::{self, Actor, Entry, Outcome};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
+use crate::policies::{self, Resource};
 use crate::workspaces::role::Permission;
 
 /// Longest git token, in bytes.
@@ -27,6 +28,23 @@ const MAX_TOKEN: usize = 4096;
 pub(crate) struct Wanted {
     pub(crate) named: Vec<Reference>,
     pub(crate) usual: Vec<(Place, Vec<String>)>,
+}
+
+/// What a request wants less the usual secrets that a policy denies to the caller; 403 if one
+/// denies a secret that it names, and the denial is recorded.
+pub(crate) async fn permitted(
+    app: &App,
+    principal: &Principal,
+    mut wanted: Wanted,
+) -> ApiResult<Wanted> {
+    for reference in &wanted.named {
+        policies::require(app, principal, &Resource::Secret(&reference.name)).await?;
+    }
+    let rules = policies::rules(app, principal).await?;
+    for (_, names) in &mut wanted.usual {
+        names.retain(|name| rules.allow(principal, &Resource::Secret(name)));
+    }
+    Ok(wanted)
 }
 
 /// Checks what a request wants. `None` if it uses no secret; 400 for one that does not exist,
@@ -157,7 +175,6 @@ pub(crate) async fn hand_out(
 /// if there is none that this caller may use; the use is recorded.
 pub(crate) async fn git_token(
     app: &App,
-    db: &mut PgConnection,
     principal: &Principal,
     repository_url: &str,
 ) -> ApiResult<Option<Secret>> {
@@ -166,6 +183,9 @@ pub(crate) async fn git_token(
         named: Vec::new(),
         usual: vec![(Place::Git, usual_for_repository(repository_url))],
     };
+    let wanted = permitted(app, principal, wanted).await?;
+    let mut db = app.db.acquire().await?;
+    let db = &mut *db;
     let Some(references) = choose(db, principal, asker, wanted).await? else {
         return Ok(None);
     };

@@ -20,6 +20,7 @@ use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
 use crate::http::extract::{self, Path, Query};
+use crate::policies::{self, Resource};
 
 /// Most names in a list of roles or agents.
 const MAX_NAMES: usize = 64;
@@ -126,6 +127,7 @@ pub(super) async fn put(
     extract::Json(body): extract::Json<Json>,
 ) -> ApiResult<(StatusCode, axum::Json<Shown>)> {
     let change = Change::read(&name, &body)?;
+    policies::require(&app, &principal, &Resource::Secret(&name)).await?;
     let mut tx = app.db.begin().await?;
     let agent = agent(&mut tx, principal.workspace, &scope).await?;
     let agent = agent.as_deref();
@@ -196,6 +198,7 @@ pub(super) async fn delete(
     Path(name): Path<String>,
     Query(scope): Query<Scope>,
 ) -> ApiResult<StatusCode> {
+    policies::require(&app, &principal, &Resource::Secret(&name)).await?;
     let mut tx = app.db.begin().await?;
     let agent = agent(&mut tx, principal.workspace, &scope).await?;
     let key = Key {

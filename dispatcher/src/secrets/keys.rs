@@ -21,7 +21,7 @@ pub(super) const KEY_ID: usize = 8;
 #[derive(Clone)]
 pub struct Keys {
     current: Derived,
-    old: Option<Derived>,
+    old: Vec<Derived>,
 }
 
 /// What follows from one secret key.
@@ -44,12 +44,29 @@ impl Keys {
             .map(|old| Derived::of(old, "CLAWLINK_SECRET_KEY_OLD"))
             .transpose()?
             .filter(|old| old.master != current.master);
-        Ok(Self { current, old })
+        Ok(Self {
+            current,
+            old: old.into_iter().collect(),
+        })
+    }
+
+    /// The same that also accepts what keys of earlier times made; these are separated by
+    /// commas. For looking back, not for serving.
+    pub fn with_older(mut self, keys: &Secret) -> anyhow::Result<Self> {
+        for key in keys
+            .expose()
+            .split(',')
+            .filter(|key| !key.trim().is_empty())
+        {
+            let key = Derived::of(&Secret::new(key), "CLAWLINK_AUDIT_OLDER_KEYS")?;
+            self.old.push(key);
+        }
+        Ok(self)
     }
 
     /// Whether a second key is accepted.
     pub fn is_being_replaced(&self) -> bool {
-        self.old.is_some()
+        !self.old.is_empty()
     }
 
     /// The keys of a purpose, the one to make new things with first.

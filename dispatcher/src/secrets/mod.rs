@@ -26,7 +26,7 @@ use crate::http::routes::{Access, Routes};
 use crate::workspaces::role::Permission;
 
 pub(crate) use allow::Asker;
-pub(crate) use hand_out::{Holder, Refusal, Wanted, choose, git_token, hand_out};
+pub(crate) use hand_out::{Holder, Refusal, Wanted, choose, git_token, hand_out, permitted};
 pub use keys::{Keys, hmac};
 pub(crate) use reference::{
     Place, Reference, References, name_in, usual_for_agent, usual_for_repository,

@@ -21,6 +21,7 @@ use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::http::body::LooseId;
 use crate::http::extract::{Json as Body, Path, Query};
+use crate::http::page;
 use crate::idempotency::{self, Once};
 use crate::{feed, projects};
 
@@ -52,9 +53,7 @@ pub(super) async fn list(
         return Err(projects::no_such_project());
     }
     drop(db);
-    let has_more = tasks.len() as i64 > wanted.limit;
-    tasks.truncate(usize::try_from(wanted.limit).unwrap_or(usize::MAX));
-    let last = tasks.last().filter(|_| has_more);
+    let last = page::cut(&mut tasks, wanted.limit);
     let next_cursor = last.map(|task| wanted.order.cursor_at(task));
     let mut headers = HeaderMap::new();
     if let Some(cursor) = &next_cursor {

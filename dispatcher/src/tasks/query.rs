@@ -12,6 +12,7 @@ use super::store::Task;
 use super::store::list::{Filter, Order};
 use crate::error::{ApiError, ApiResult};
 use crate::http::body::moment;
+use crate::http::page;
 
 /// Tasks on a page where the request says nothing.
 const DEFAULT_PAGE: i64 = 200;
@@ -74,11 +75,7 @@ pub(super) struct Wanted {
 impl ListQuery {
     /// 400 for what cannot be asked for.
     pub(super) fn read(self) -> ApiResult<Wanted> {
-        let limit = self.limit.unwrap_or(DEFAULT_PAGE);
-        if !(1..=MAX_PAGE).contains(&limit) {
-            let detail = format!("limit must be from 1 to {MAX_PAGE}");
-            return Err(ApiError::invalid(detail));
-        }
+        let limit = page::limit_up_to(self.limit, DEFAULT_PAGE, MAX_PAGE)?;
         let texts = [&self.agent, &self.label, &self.key, &self.q];
         for text in texts.into_iter().flatten() {
             if text.contains('\0') || text.chars().count() > MAX_TEXT {

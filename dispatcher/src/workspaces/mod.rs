@@ -12,6 +12,7 @@ mod members;
 pub mod role;
 mod slug;
 mod store;
+mod suspend;
 
 use clawlink_shared::id::WorkspaceId;
 use sqlx::PgConnection;

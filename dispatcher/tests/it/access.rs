@@ -227,6 +227,18 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /api/policies/{id}", Needs(PolicyRead), 404),
     ("PUT /api/policies/{id}", Needs(PolicyManage), 404),
     ("DELETE /api/policies/{id}", Needs(PolicyManage), 404),
+    ("GET /api/admin/tenants", Access::PlatformAdmin, 200),
+    (
+        "POST /api/admin/tenants/{id}/suspend",
+        Access::PlatformAdmin,
+        404,
+    ),
+    (
+        "POST /api/admin/tenants/{id}/resume",
+        Access::PlatformAdmin,
+        404,
+    ),
+    ("GET /api/admin/audit/events", Access::PlatformAdmin, 200),
     ("POST /worker/claim", Access::Pool, 400),
     ("POST /worker/executions/{id}/ack", Access::Lease, 0),
     ("POST /worker/executions/{id}/state", Access::Lease, 0),

@@ -71,7 +71,17 @@ impl TestApp {
 
     /// Starts on another Postgres server, given by a superuser's URL.
     pub(crate) async fn start_on(postgres: &str, change: impl FnOnce(&mut Settings)) -> Self {
-        let database = Database::create(postgres).await;
+        let database = Database::create_empty(postgres).await;
+        Self::start_in(database, change).await
+    }
+
+    /// Starts on a database that an earlier release left behind.
+    pub(crate) async fn start_after(earlier: Database) -> Self {
+        Self::start_in(earlier, |_| {}).await
+    }
+
+    async fn start_in(database: Database, change: impl FnOnce(&mut Settings)) -> Self {
+        database.migrate().await;
         let dir = scratch();
         let data = DataDir::open(dir.path()).unwrap();
         let s3 = s3::start(&data).await.unwrap();
@@ -319,24 +329,25 @@ pub(crate) async fn fresh_database() -> (String, String) {
 
 /// A database of one test. It is left behind: dropping one makes all of Postgres wait for its
 /// slowest background process, and `./deploy/test` throws the whole server away.
-struct Database {
+pub(crate) struct Database {
     name: String,
     /// For the application.
     url: String,
-    owner_url: String,
+    /// For the superuser.
+    pub(crate) owner_url: String,
 }
 
 impl Database {
-    async fn create(server: &str) -> Self {
-        let database = Self::create_empty(server).await;
-        let mut db = PgConnection::connect(&database.owner_url).await.unwrap();
+    /// Applies what is missing of the schema, and gives the application its rights.
+    pub(crate) async fn migrate(&self) {
+        let mut db = PgConnection::connect(&self.owner_url).await.unwrap();
         MIGRATOR.run_direct(None, &mut db, false).await.unwrap();
         schema::grant(&mut db, APPLICATION).await.unwrap();
         db.close().await.unwrap();
-        database
     }
 
-    async fn create_empty(server: &str) -> Self {
+    /// Without any table.
+    pub(crate) async fn create_empty(server: &str) -> Self {
         let name = format!("it_{}", Uuid::new_v4().simple());
         let mut admin = PgConnection::connect(server).await.unwrap();
         // Tests of other processes make the role at the same moment.

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod admin;
 mod agents;
 mod app;
 mod approvals;
@@ -18,18 +19,20 @@ mod cancel;
 mod client;
 mod contract;
 mod db;
+mod defects;
 mod e2e;
 mod edge;
 mod execute;
 mod feed;
 mod github;
 mod health;
+mod isolation;
 mod jobs;
 mod large_board;
 mod lease;
 mod members;
-mod observability;
 mod messages;
+mod observability;
 mod oidc;
 mod order;
 mod people;
@@ -51,6 +54,7 @@ mod tasks;
 mod tenants;
 mod tidy;
 mod up;
+mod upgrade;
 mod wait;
 mod wire;
 mod worker;

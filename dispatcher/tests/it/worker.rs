@@ -105,7 +105,8 @@ impl Held {
         moved
     }
 
-    fn call(&self, request: RequestBuilder) -> RequestBuilder {
+    /// Any request, with this lease's token.
+    pub(crate) fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         request
             .bearer_auth(self.assignment.lease.token.expose())
             .header(PROTOCOL_HEADER, PROTOCOL)
@@ -114,7 +115,7 @@ impl Held {
     /// A `POST` of this lease.
     pub(crate) fn post(&self, call: &str) -> RequestBuilder {
         let url = format!("{}/worker/executions/{}/{call}", self.worker.url, self.id());
-        self.call(self.worker.http.post(url))
+        self.authorized(self.worker.http.post(url))
     }
 
     /// Posts JSON; answers status and body.
@@ -168,7 +169,11 @@ impl Held {
     pub(crate) async fn control(&self, after: u64, wait: u64) -> (u16, ControlItems) {
         let path = format!("control?after={after}&waitSeconds={wait}");
         let url = format!("{}/worker/executions/{}/{path}", self.worker.url, self.id());
-        let answer = self.call(self.worker.http.get(url)).send().await.unwrap();
+        let answer = self
+            .authorized(self.worker.http.get(url))
+            .send()
+            .await
+            .unwrap();
         let status = answer.status().as_u16();
         (status, answer.json().await.unwrap_or_default())
     }

@@ -1,10 +1,10 @@
-//! Reading entries, always of one workspace.
+//! Reading entries: of one workspace, or those that belong to none.
 
 use clawlink_shared::id::WorkspaceId;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use crate::audit::query::Filter;
+use crate::audit::query::{Filter, Page};
 
 /// An entry as it is shown.
 #[derive(Debug)]
@@ -24,48 +24,65 @@ pub(in crate::audit) struct Record {
     pub(in crate::audit) hash: Option<Vec<u8>>,
 }
 
-/// Entries, newest first: those before an id, less the first `offset`.
+/// Selects entries, newest first; whose they are is a condition on `$1`.
+macro_rules! newest {
+    ($whose:literal, $db:expr, $workspace:expr, $filter:expr, $page:expr) => {
+        sqlx::query_as!(
+            Record,
+            "select id, at, actor, address, action, resource_type, resource_id, outcome,
+                details::text as \"details!\", null::bigint as position, null::bytea as hash
+             from audit_entries
+             where "
+                + $whose
+                + "
+                and ($2::text[] is null or replace(action, '.', '_') = any($2))
+                and ($3::text is null or actor = $3)
+                and ($4::text is null or details ->> 'clientSession' = $4 or actor = 'client:' || $4)
+                and ($5::text is null or resource_type = $5)
+                and ($6::text is null or resource_id = $6)
+                and ($7::text is null or outcome = $7)
+                and ($8::timestamptz is null or at >= $8)
+                and ($9::timestamptz is null or at < $9)
+                and ($10::bigint is null or id < $10)
+             order by id desc
+             offset $11 limit $12",
+            $workspace,
+            $filter.actions.as_deref(),
+            $filter.actor.as_deref(),
+            $filter.client.as_deref(),
+            $filter.resource_type.as_deref(),
+            $filter.resource_id.as_deref(),
+            $filter.outcome.map(|outcome| outcome.as_str()),
+            $filter.from,
+            $filter.to,
+            $page.before,
+            $page.offset,
+            $page.limit,
+        )
+        .fetch_all($db)
+        .await?
+    };
+}
+
+/// A page of entries, newest first: of a workspace, or those that belong to none.
 pub(in crate::audit) async fn newest(
     db: &mut PgConnection,
-    workspace: WorkspaceId,
+    workspace: Option<WorkspaceId>,
     filter: &Filter,
-    before: Option<i64>,
-    offset: i64,
-    limit: i64,
+    page: &Page,
 ) -> anyhow::Result<Vec<Record>> {
-    let records = sqlx::query_as!(
-        Record,
-        "select id, at, actor, address, action, resource_type, resource_id, outcome,
-            details::text as \"details!\", null::bigint as position, null::bytea as hash
-         from audit_entries
-         where workspace_id = $1
-            and ($2::text[] is null or replace(action, '.', '_') = any($2))
-            and ($3::text is null or actor = $3)
-            and ($4::text is null or details ->> 'clientSession' = $4 or actor = 'client:' || $4)
-            and ($5::text is null or resource_type = $5)
-            and ($6::text is null or resource_id = $6)
-            and ($7::text is null or outcome = $7)
-            and ($8::timestamptz is null or at >= $8)
-            and ($9::timestamptz is null or at < $9)
-            and ($10::bigint is null or id < $10)
-         order by id desc
-         offset $11 limit $12",
-        workspace.0,
-        filter.actions.as_deref(),
-        filter.actor.as_deref(),
-        filter.client.as_deref(),
-        filter.resource_type.as_deref(),
-        filter.resource_id.as_deref(),
-        filter.outcome.map(|outcome| outcome.as_str()),
-        filter.from,
-        filter.to,
-        before,
-        offset,
-        limit,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(records)
+    let id = workspace.map(|workspace| workspace.0);
+    Ok(match workspace {
+        Some(_) => newest!("workspace_id = $1", db, id, filter, page),
+        // Two conditions, so that either finds the index.
+        None => newest!(
+            "workspace_id is null and $1::bigint is null",
+            db,
+            id,
+            filter,
+            page
+        ),
+    })
 }
 
 /// Entries after an id up to another, oldest first, with their places in the chain.

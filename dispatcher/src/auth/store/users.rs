@@ -192,7 +192,7 @@ pub(in crate::auth) enum Status {
     Active,
     /// It may be read, brought back and deleted.
     Archived,
-    /// The operator closed it.
+    /// It may be read, and what runs there goes on: the platform's admin wants no more of it.
     Suspended,
 }
 

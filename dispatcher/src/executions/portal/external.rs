@@ -16,13 +16,14 @@ use utoipa::ToSchema;
 use super::super::store::finish::{self, End, Work};
 use super::super::store::locked::{self, Locked};
 use super::super::store::portal;
-use super::super::{publish, queue};
+use super::super::{no_such_execution, publish, queue};
 use super::http::{Shown, already_ended, shown};
 use crate::app::App;
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::http::extract::{self, Path};
 use crate::outbox::{self, Effect};
+use crate::policies;
 
 /// How long somebody outside may be silent.
 const SILENCE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -62,14 +63,11 @@ pub(super) async fn report(
     ] {
         extract::check_text(field, text.as_deref().unwrap_or_default(), 0..=MAX_TEXT)?;
     }
+    let rules = policies::rules(&app, &principal).await?;
     let mut tx = app.db.begin().await?;
     let found = locked::lock(&mut tx, id, None, Some(principal.workspace)).await?;
-    let mut held = found.ok_or_else(|| {
-        ApiError::not_found(
-            "execution_not_found",
-            "this workspace has no such execution",
-        )
-    })?;
+    let found = found.filter(|held| rules.shows(&principal, held.log.session));
+    let mut held = found.ok_or_else(no_such_execution)?;
     let was_pending = held.state == ExecutionState::Pending;
     let mut appended = Vec::new();
     if was_pending {

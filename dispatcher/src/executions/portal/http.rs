@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::store::portal::{self, Filter, Row};
-use super::super::{cancel as cancelling, timestamp};
+use super::super::{cancel as cancelling, no_such_execution, timestamp};
 use super::pull;
 use super::submit::{self, Asked};
 use crate::app::App;
@@ -19,11 +19,14 @@ use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::http::extract::{self, Path, Query};
 use crate::http::page;
+use crate::policies;
 use crate::tasks;
 
 /// Longest payload and echoed texts, in characters.
 const MAX_PAYLOAD: usize = 256 * 1024;
 const MAX_ECHO: usize = 256;
+/// Pages looked through for executions that no policy hides.
+const MAX_PAGES: usize = 20;
 
 /// An execution as the portal sees it.
 #[derive(Serialize, ToSchema)]
@@ -237,16 +240,29 @@ async fn listed(
         Some(name) if ExecutionState::from_name(name).is_some() => Some(vec![name]),
         Some(_) => return Err(ApiError::invalid("status is not one that executions have")),
     };
-    let filter = Filter {
+    let mut filter = Filter {
         task,
         agent: query.agent_id.map(AgentId),
         states,
         before: query.before,
         limit: page::limit(query.limit)?,
     };
+    let rules = policies::rules(app, principal).await?;
     let mut db = app.db.acquire().await?;
-    let rows = portal::list(&mut db, principal.workspace, &filter).await?;
-    let shown = rows
+    let mut shown = Vec::new();
+    // Clients take a page that is not full for the last one: hidden ones make room for others.
+    for _ in 0..MAX_PAGES {
+        let rows = portal::list(&mut db, principal.workspace, &filter).await?;
+        let is_last = (rows.len() as i64) < filter.limit;
+        filter.before = rows.last().map(|row| row.id);
+        let seen = rows.into_iter();
+        shown.extend(seen.filter(|row| rules.shows(principal, row.session)));
+        if is_last || shown.len() as i64 >= filter.limit {
+            break;
+        }
+    }
+    shown.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
+    let shown = shown
         .into_iter()
         .map(|row| Shown::of(principal.workspace, row));
     Ok(Json(shown.collect()))
@@ -267,6 +283,8 @@ pub(super) async fn cancel(
     Extension(principal): Extension<Principal>,
     Path(id): Path<ExecutionId>,
 ) -> ApiResult<Json<Shown>> {
+    // What a policy hides is not there to be cancelled either.
+    find(&app, &principal, id).await?;
     let by = Actor::from(&principal);
     match cancelling::request(&app, principal.workspace, id, &by, "requested").await? {
         cancelling::CancelOutcome::Requested => shown(&app, &principal, id).await,
@@ -284,16 +302,17 @@ pub(super) async fn shown(
     principal: &Principal,
     id: ExecutionId,
 ) -> ApiResult<Json<Shown>> {
-    let mut db = app.db.acquire().await?;
-    let row = portal::find(&mut db, principal.workspace, id)
-        .await?
-        .ok_or_else(|| {
-            ApiError::not_found(
-                "execution_not_found",
-                "this workspace has no such execution",
-            )
-        })?;
+    let row = find(app, principal, id).await?;
     Ok(Json(Shown::of(principal.workspace, row)))
+}
+
+/// 404 for an execution that the workspace does not have, or that a policy hides.
+async fn find(app: &App, principal: &Principal, id: ExecutionId) -> ApiResult<Row> {
+    let rules = policies::rules(app, principal).await?;
+    let mut db = app.db.acquire().await?;
+    let row = portal::find(&mut db, principal.workspace, id).await?;
+    row.filter(|row| rules.shows(principal, row.session))
+        .ok_or_else(no_such_execution)
 }
 
 /// What a pull request is to say.

@@ -11,6 +11,7 @@ use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::feed;
 use crate::github::{self, Base, NewPull};
+use crate::policies::{self, Resource};
 use crate::projects;
 use crate::secrets;
 use crate::tasks::{self, Step};
@@ -49,15 +50,19 @@ pub(super) async fn open(
         ..Filter::default()
     };
     let executions = portal::list(&mut db, workspace, &filter).await?;
-    let pushed = executions.into_iter().find_map(|one| one.branch);
+    drop(db);
+    let rules = policies::rules(app, principal).await?;
+    let shown = executions.into_iter();
+    let mut shown = shown.filter(|one| rules.shows(principal, one.session));
+    let pushed = shown.find_map(|one| one.branch);
     let branch = pushed.ok_or_else(|| {
         ApiError::conflict("nothing_pushed", "no execution of this task has pushed yet")
     })?;
     let url = project.repo_url.ok_or_else(|| {
         ApiError::conflict("no_repository", "this task's project has no repository")
     })?;
-    let token = secrets::git_token(app, &mut db, principal, &url).await?;
-    drop(db);
+    policies::require(app, principal, &Resource::Repository(&url)).await?;
+    let token = secrets::git_token(app, principal, &url).await?;
     let token = token.ok_or_else(|| {
         ApiError::conflict(
             "no_git_token",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clawlink_shared::execution::State;
-use clawlink_shared::id::{AgentId, ExecutionId, TaskId, WorkspaceId};
+use clawlink_shared::id::{AgentId, ExecutionId, SessionId, TaskId, WorkspaceId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -15,6 +15,7 @@ use super::locked::{self, Locked};
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) id: i64,
+    pub(crate) session: SessionId,
     pub(crate) task_id: Option<i64>,
     pub(crate) agent_id: Option<i64>,
     pub(crate) submitted_by: String,
@@ -91,7 +92,7 @@ async fn select(
     filter: &Filter<'_>,
 ) -> anyhow::Result<Vec<(WorkspaceId, Row)>> {
     let rows = sqlx::query!(
-        "select id, workspace_id, task_id, agent_id, submitted_by, state, cancel_requested_at,
+        "select id, session_id, workspace_id, task_id, agent_id, submitted_by, state, cancel_requested_at,
             payload, result, error_code, error_message, claw_id, client_session, branch, pr_url,
             started_at, ended_at, created_at,
             greatest(created_at, queued_at, started_at, ended_at) as \"updated_at!\"
@@ -115,6 +116,7 @@ async fn select(
         let workspace = WorkspaceId(row.workspace_id);
         let row = Row {
             id: row.id,
+            session: SessionId(row.session_id),
             task_id: row.task_id,
             agent_id: row.agent_id,
             submitted_by: row.submitted_by,

@@ -19,6 +19,8 @@ const COLUMNS: &str = "id, workspace_id, project_id, key, title, description, st
 
 /// Rows in order through which common words are looked for.
 const NEAR: i64 = 5000;
+/// Tasks of a workspace that are looked at to learn how common a word is.
+const SAMPLES: i64 = 200;
 
 /// Counts what is below each task of a page.
 const PROGRESS: &str = "lateral (
@@ -81,6 +83,8 @@ enum Way {
     Planned,
     /// Through the nearest rows in order: common words fill a page at once.
     Near,
+    /// Through all rows in order, for words that many tasks have, but none of the nearest.
+    Walk,
     /// Through the index of words, for those that are too rare for that.
     Words,
 }
@@ -106,8 +110,33 @@ pub(in crate::tasks) async fn page(
     if tasks.len() as i64 == limit {
         return Ok(tasks);
     }
-    let sql = statement(workspace, filter, order, limit, Some(&words), Way::Words);
+    let way = way(db, workspace, &words).await?;
+    let sql = statement(workspace, filter, order, limit, Some(&words), way);
     fetch(db, sql).await
+}
+
+/// How words are found that the nearest rows do not have. A row costs twice as much by the index
+/// of words as on a walk, so a walk is shorter to a first match that is not as deep as twice the
+/// share of tasks that match.
+async fn way(db: &mut PgConnection, workspace: WorkspaceId, words: &str) -> anyhow::Result<Way> {
+    let found = sqlx::query!(
+        "select count(*) filter (where is_match) as \"matches!\",
+            min(n) filter (where is_match) as first
+         from (select min(-id) as newest, max(-id) as oldest from tasks where workspace_id = $1) ends,
+            generate_series(0, $3::bigint - 1) n,
+            lateral (select search @@ $2::text::tsquery as is_match from tasks
+                where workspace_id = $1 and -id >= newest + (oldest - newest) * n / $3
+                order by -id limit 1) sample",
+        workspace.0,
+        words,
+        SAMPLES,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(match found.first {
+        Some(first) if first <= 2 * found.matches => Way::Walk,
+        _ => Way::Words,
+    })
 }
 
 /// Not kept as a prepared statement: it is to be planned with its values.
@@ -129,17 +158,16 @@ fn statement(
 ) -> QueryBuilder<Postgres> {
     let mut sql = QueryBuilder::new("with found as ");
     // In the index of words the workspace is one of them; its own index would only be in the way.
-    let (begin, here) = match way {
-        Way::Planned | Way::Near => (
-            "not materialized (select ",
-            " from tasks where workspace_id = ",
-        ),
-        Way::Words => (
-            "materialized (select ",
-            " from tasks where workspace_id + 0 = ",
-        ),
+    // Half of all tasks may hold a word: of these no more is kept than what the order needs.
+    match way {
+        Way::Planned | Way::Near | Way::Walk => sql
+            .push("not materialized (select ")
+            .push(COLUMNS)
+            .push(", search from tasks where workspace_id = "),
+        Way::Words => {
+            sql.push("materialized (select id, position from tasks where workspace_id + 0 = ")
+        }
     };
-    sql.push(begin).push(COLUMNS).push(", search").push(here);
     sql.push_bind(workspace.0);
     narrow(&mut sql, workspace, filter);
     match order {
@@ -159,17 +187,34 @@ fn statement(
         let both = format!("{} & ( {words} )", here_lexeme(workspace));
         sql.push("search @@ ").push_bind(both).push("::tsquery");
     };
-    if let (Way::Words, Some(words)) = (way, words) {
-        sql.push(" and ");
-        matches(&mut sql, words);
+    match (way, words) {
+        (Way::Words, Some(words)) => {
+            sql.push(" and ");
+            matches(&mut sql, words);
+        }
+        (Way::Walk, Some(words)) => {
+            // In a form that the index of words does not know.
+            sql.push(" and (");
+            matches(&mut sql, words);
+            sql.push(") is true");
+        }
+        _ => {}
     }
     sql.push(") select page.*, below, below_done from (select ");
-    sql.push(COLUMNS).push(" from found");
-    if let (Way::Near, Some(words)) = (way, words) {
-        sql.push(" where ");
-        matches(&mut sql, words);
+    sql.push(COLUMNS);
+    if way == Way::Words {
+        let first = " from (select id as first_id from found";
+        sql.push(format!("{first} order by {by} limit "));
+        sql.push_bind(limit);
+        sql.push(") first join tasks on id = first_id");
+    } else {
+        sql.push(" from found");
+        if let (Way::Near, Some(words)) = (way, words) {
+            sql.push(" where ");
+            matches(&mut sql, words);
+        }
+        sql.push(format!(" order by {by} limit ")).push_bind(limit);
     }
-    sql.push(format!(" order by {by} limit ")).push_bind(limit);
     sql.push(") page, ").push(PROGRESS);
     sql.push(format!(" order by {by}"));
     sql

@@ -1,5 +1,6 @@
 //! The client API of workspaces, in the shapes of the contract for tenants.
 
+mod admin;
 mod members;
 mod tenants;
 
@@ -10,7 +11,9 @@ use crate::workspaces::role::Permission;
 
 /// What clients call.
 pub(super) fn routes(app: &App) -> Routes {
-    of_tenants(app).merge(of_members(app))
+    of_tenants(app)
+        .merge(of_members(app))
+        .merge(of_installation(app))
 }
 
 fn of_tenants(app: &App) -> Routes {
@@ -126,5 +129,35 @@ fn of_members(app: &App) -> Routes {
             Doc::new("Accept an invitation by its token")
                 .body::<AcceptBody>()
                 .gives::<Tenant>(200),
+        )
+}
+
+/// What those who run the installation call.
+fn of_installation(app: &App) -> Routes {
+    use admin::{List, ListQuery, Reason, Shown};
+    Routes::new(app)
+        .get(
+            "/api/admin/tenants",
+            Access::PlatformAdmin,
+            admin::list,
+            Doc::new("All workspaces of the installation")
+                .query::<ListQuery>()
+                .gives::<List>(200),
+        )
+        .post(
+            "/api/admin/tenants/{id}/suspend",
+            Access::PlatformAdmin,
+            admin::suspend,
+            Doc::new("Suspend a workspace: it can only be read, what runs goes on")
+                .body::<Reason>()
+                .gives::<Shown>(200),
+        )
+        .post(
+            "/api/admin/tenants/{id}/resume",
+            Access::PlatformAdmin,
+            admin::resume,
+            Doc::new("End a workspace's suspension")
+                .body::<Reason>()
+                .gives::<Shown>(200),
         )
 }

@@ -9,9 +9,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::principal::{Person, Principal};
-use crate::error::{ApiError, ApiResult};
+use crate::error::ApiResult;
 use crate::executions::timestamp;
 use crate::http::extract::{Json, Path, Query};
+use crate::http::page;
 use crate::workspaces::members::MAX_MEMBERS;
 use crate::workspaces::role::MemberRole;
 use crate::workspaces::store::members::{self, Row as MemberRow};
@@ -83,29 +84,17 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
-    fn limit(&self) -> ApiResult<i64> {
-        let limit = self.limit.unwrap_or(MAX_LISTED);
-        if (1..=MAX_LISTED).contains(&limit) {
-            return Ok(limit);
-        }
-        Err(ApiError::invalid(format!(
-            "limit must be from 1 to {MAX_LISTED}"
-        )))
-    }
-
     /// A page of the person's workspaces, and where the next begins.
     async fn page(
         &self,
         app: &App,
         person: &Person,
     ) -> ApiResult<(Vec<(Row, String)>, Option<i64>)> {
-        let limit = self.limit()?;
+        let limit = page::limit_up_to(self.limit, MAX_LISTED, MAX_LISTED)?;
         let after = self.cursor.unwrap_or(0);
         let mut db = app.db.acquire().await?;
         let mut rows = workspaces::of_user(&mut db, person.user, after, limit + 1).await?;
-        let has_more = rows.len() as i64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = rows.last().filter(|_| has_more).map(|(row, _)| row.id);
+        let next = page::cut(&mut rows, limit).map(|(row, _)| row.id);
         Ok((rows, next))
     }
 }

@@ -173,6 +173,80 @@ pub(in crate::workspaces) async fn update(
     Ok(done.rows_affected() == 1)
 }
 
+/// A workspace as those who run the installation see it.
+#[derive(Debug)]
+pub(in crate::workspaces) struct Overview {
+    pub(in crate::workspaces) id: i64,
+    pub(in crate::workspaces) name: String,
+    pub(in crate::workspaces) slug: String,
+    pub(in crate::workspaces) status: String,
+    /// Active members.
+    pub(in crate::workspaces) members: i64,
+    pub(in crate::workspaces) created_at: OffsetDateTime,
+    pub(in crate::workspaces) updated_at: OffsetDateTime,
+}
+
+/// Workspaces of the installation after the id `after`, in order of id: those with a status,
+/// those with a slug, or just one, if these are given.
+pub(in crate::workspaces) async fn overview(
+    db: &mut PgConnection,
+    only: Option<WorkspaceId>,
+    (status, slug): (Option<&str>, Option<&str>),
+    after: i64,
+    limit: i64,
+) -> anyhow::Result<Vec<Overview>> {
+    let rows = sqlx::query_as!(
+        Overview,
+        "select id, name, slug, status, created_at, updated_at,
+            (select count(*) from members where workspace_id = id and removed_at is null) as \"members!\"
+         from workspaces
+         where ($1::bigint is null or id = $1) and ($2::text is null or status = $2)
+            and ($3::text is null or slug = $3) and id > $4
+         order by id limit $5",
+        only.map(|id| id.0),
+        status,
+        slug,
+        after,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows)
+}
+
+/// Suspends a workspace that is not, and remembers what it was; false if it is suspended.
+pub(in crate::workspaces) async fn suspend(
+    db: &mut PgConnection,
+    id: WorkspaceId,
+) -> anyhow::Result<bool> {
+    let done = sqlx::query!(
+        "update workspaces
+         set status_before_suspension = status, status = 'suspended', updated_at = now()
+         where id = $1 and status <> 'suspended'",
+        id.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Makes a suspended workspace what it was; false if it is not suspended.
+pub(in crate::workspaces) async fn resume(
+    db: &mut PgConnection,
+    id: WorkspaceId,
+) -> anyhow::Result<bool> {
+    let done = sqlx::query!(
+        "update workspaces
+         set status = coalesce(status_before_suspension, 'active'),
+            status_before_suspension = null, updated_at = now()
+         where id = $1 and status = 'suspended'",
+        id.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Deletes the workspace and all rows that refer to it. The caller has locked it.
 pub(in crate::workspaces) async fn delete(
     db: &mut PgConnection,

@@ -2,12 +2,16 @@
 
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clawlink::audit::chain;
 use clawlink::audit::verify::{Anchor, Fault, Report, verify};
+use clawlink_shared::secret::Secret;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{all_chained, workspace, write};
 use crate::app::TestApp;
+use crate::wait::eventually;
 
 async fn verified(test: &TestApp, expected: Option<Anchor>) -> Result<Report, Fault> {
     let mut db = test.superuser().await;
@@ -257,14 +261,83 @@ async fn every_kind_of_tampering_is_found_and_the_first_bad_position_named() {
     assert_eq!(verified(&test, None).await.unwrap_err().position, 8);
 }
 
+#[tokio::test]
+async fn links_of_keys_that_were_replaced_long_ago_are_checked_with_the_list_of_them() {
+    let key = |byte: u8| BASE64_STANDARD.encode([byte; 32]);
+    let mut test = TestApp::start().await;
+    let workspace = workspace(test.db()).await;
+    let mut db = test.superuser().await;
+    write(&mut db, workspace, "user:a", 1).await;
+    all_chained(&test).await;
+    test.dispatcher.end().await;
+    // Replaced twice: the first key is known to nobody who serves.
+    let first = crate::app::SECRET_KEY.to_owned();
+    for (n, key, old) in [(2, key(2), first.clone()), (3, key(3), key(2))] {
+        let mut dispatcher = test
+            .dispatcher_with(|settings| {
+                settings.secret_key = Some(Secret::new(key));
+                settings.secret_key_old = Some(Secret::new(old));
+            })
+            .await;
+        write(&mut db, workspace, "user:a", n).await;
+        eventually("the entry is chained", async || {
+            let links: i64 = sqlx::query_scalar("select count(*) from audit_chain")
+                .fetch_one(&mut test.superuser().await)
+                .await
+                .unwrap();
+            (links == n as i64).then_some(())
+        })
+        .await;
+        dispatcher.end().await;
+    }
+    let with = |older: &str| {
+        let (newest, before) = (key(3), key(2));
+        command_with(
+            &test,
+            &[
+                ("CLAWLINK_SECRET_KEY", newest.as_str()),
+                ("CLAWLINK_SECRET_KEY_OLD", before.as_str()),
+                ("CLAWLINK_AUDIT_OLDER_KEYS", older),
+            ],
+            &[],
+        )
+    };
+    let (code, said) = with("");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("position 1:") && said.contains("CLAWLINK_AUDIT_OLDER_KEYS"));
+    for older in [first.clone(), format!("{}, {first}", key(9))] {
+        let (code, said) = with(&older);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.lines().last().unwrap().starts_with("3:"), "{said}");
+    }
+    // A listed key makes no altered entry good.
+    run(
+        &mut db,
+        "update audit_entries set actor = 'user:b' where details ->> 'n' = '1'",
+    )
+    .await;
+    let (code, said) = with(&first);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("position 1:"), "{said}");
+}
+
 /// `clawlink audit verify`: its exit code and what it said.
 fn command(test: &TestApp, more: &[&str]) -> (Option<i32>, String) {
+    let key = [("CLAWLINK_SECRET_KEY", crate::app::SECRET_KEY)];
+    command_with(test, &key, more)
+}
+
+fn command_with(
+    test: &TestApp,
+    environment: &[(&str, &str)],
+    more: &[&str],
+) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_clawlink"))
         .args(["audit", "verify"])
         .args(more)
         .env_remove("DATABASE_MIGRATION_URL")
         .env("DATABASE_URL", test.database_url())
-        .env("CLAWLINK_SECRET_KEY", crate::app::SECRET_KEY)
+        .envs(environment.iter().copied())
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();

@@ -2,6 +2,7 @@
 
 mod chain;
 mod deeds;
+mod older;
 mod queries;
 mod roles;
 

@@ -2,6 +2,7 @@
 
 mod limits;
 mod pulls;
+mod tasks;
 mod webhooks;
 
 use std::time::Duration;
