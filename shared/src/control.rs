@@ -256,6 +256,14 @@ pub enum Order {
         /// For people.
         reason: String,
     },
+    /// Stop the agent, deliver and save what there is, and report this failure: a limit of the
+    /// dispatcher's is reached.
+    Stop {
+        /// `budget_exceeded`.
+        code: ErrorCode,
+        /// For people.
+        reason: String,
+    },
 }
 
 /// `POST …/archive`: asks for permission to upload.

@@ -7,6 +7,7 @@ use clawlink_shared::control::{ARCHIVE_MISSING, ArchiveDone, Complete, Failure, 
 use clawlink_shared::execution::{ErrorCode, Outcome};
 use clawlink_shared::id::ExecutionId;
 use serde_json::json;
+use sqlx::Connection;
 use time::Duration;
 
 use super::archive::key_of;
@@ -15,9 +16,9 @@ use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
-use crate::executions::publish;
 use crate::executions::store::finish::{self, End, Ended, Work};
 use crate::executions::store::locked::{self, Locked};
+use crate::executions::{publish, spending};
 use crate::http::extract::{Json, Path};
 use crate::outbox::Places;
 
@@ -64,7 +65,29 @@ pub(super) async fn complete(
                 return Err(no_archive());
             }
         }
-        match finish::end_reported(&mut db, &held, &end, &work, &hash, &places).await? {
+        let ended = match &report.usage {
+            None => finish::end_reported(&mut db, &held, &end, &work, &hash, &places).await?,
+            Some(usage) => {
+                let mut tx = db.begin().await?;
+                // Locked before its usage, as at every report.
+                let locked = locked::lock(&mut tx, id, Some(&hash), None).await?;
+                let is_same = locked.is_some_and(|locked| locked.log.last_seq == held.log.last_seq);
+                if !is_same {
+                    continue;
+                }
+                let work = Work {
+                    usage: spending::settle(&app, &mut tx, &held, usage).await?,
+                    ..work.clone()
+                };
+                let ended =
+                    finish::end_reported(&mut tx, &held, &end, &work, &hash, &places).await?;
+                if matches!(ended, Ended::Now(..)) {
+                    tx.commit().await?;
+                }
+                ended
+            }
+        };
+        match ended {
             Ended::Now(appended, effects) => {
                 drop(db);
                 publish(&app, id, appended);

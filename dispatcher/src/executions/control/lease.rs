@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Extension;
 use axum::extract::State as AppState;
 use clawlink_shared::control::{
     ControlItem, ControlItems, LeaseRenewed, MAX_WAIT_SECONDS, Order, StateChange,
 };
-use clawlink_shared::execution::State;
+use clawlink_shared::execution::{ErrorCode, State};
 use clawlink_shared::id::ExecutionId;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -124,7 +125,7 @@ impl Default for ControlQuery {
 }
 
 /// `GET …/control`: answers at once when there is something to hear, else when the wait or
-/// this dispatcher ends. So far there is one order, so its number is 1.
+/// this dispatcher ends. Each order is given once, so its number is fixed.
 pub(super) async fn control(
     _: Protocol,
     AppState(app): AppState<App>,
@@ -132,7 +133,9 @@ pub(super) async fn control(
     Extension(LeaseHash(hash)): Extension<LeaseHash>,
     Query(query): Query<ControlQuery>,
 ) -> ApiResult<axum::Json<ControlItems>> {
-    const CANCEL: u64 = 1;
+    // A stop may be followed by a cancel, and never the other way round.
+    const STOP: u64 = 1;
+    const CANCEL: u64 = 2;
     let wait = Duration::from_secs(query.wait_seconds.min(MAX_WAIT_SECONDS));
     let deadline = Instant::now() + wait;
     // Followed before looking, so that nothing falls between.
@@ -148,6 +151,17 @@ pub(super) async fn control(
             let item = ControlItem {
                 k: CANCEL,
                 order: Order::Cancel { reason },
+            };
+            return Ok(axum::Json(ControlItems { items: vec![item] }));
+        }
+        if let Some((code, reason)) = orders.stop
+            && query.after < STOP
+        {
+            let code = ErrorCode::deserialize(serde_json::Value::String(code));
+            let code = code.context("read executions.stop_code")?;
+            let item = ControlItem {
+                k: STOP,
+                order: Order::Stop { code, reason },
             };
             return Ok(axum::Json(ControlItems { items: vec![item] }));
         }

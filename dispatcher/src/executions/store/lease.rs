@@ -184,7 +184,8 @@ async fn try_confirm(
             claimed.turn as \"turn?\", claimed.waited, c.sealed as \"sealed?\",
             s.archive_key as \"archive_key?\", s.archive_size as \"archive_size?\",
             s.archive_sha256 as \"archive_sha256?\", s.archive_root as \"archive_root?\",
-            s.provider_session_id as \"provider_session_id?\"
+            s.provider_session_id as \"provider_session_id?\",
+            exists (select from limits where workspace_id = $2) as \"is_limited!\"
          from (values (1)) as one
          left join claimed on true
          left join sessions s on s.id = claimed.session_id
@@ -219,6 +220,7 @@ async fn try_confirm(
             lease_hash: lease_hash.to_vec(),
             spec,
             sealed: row.sealed,
+            is_limited: row.is_limited,
             session: log.session,
             turn,
             archive: assignment::archive(row.archive_key, row.archive_size, row.archive_sha256),
@@ -337,6 +339,8 @@ pub(crate) async fn change(
 pub(crate) struct Orders {
     /// Words of a cancel request, if there is one.
     pub(crate) cancel: Option<String>,
+    /// Code and words of a stop that the dispatcher ordered.
+    pub(crate) stop: Option<(String, String)>,
 }
 
 /// What there is to say to the lease holder; `None` if the lease is not current.
@@ -346,7 +350,7 @@ pub(crate) async fn orders(
     lease_hash: &[u8; 32],
 ) -> anyhow::Result<Option<Orders>> {
     let row = sqlx::query!(
-        "select cancel_requested_at, cancel_reason from executions
+        "select cancel_requested_at, cancel_reason, stop_code, stop_reason from executions
          where id = $1 and lease_hash = $2 and state in ('planning', 'running', 'waiting')",
         execution.0,
         &lease_hash[..],
@@ -357,18 +361,21 @@ pub(crate) async fn orders(
         cancel: row
             .cancel_requested_at
             .map(|_| row.cancel_reason.unwrap_or_default()),
+        stop: row
+            .stop_code
+            .map(|code| (code, row.stop_reason.unwrap_or_default())),
     }))
 }
 
-/// Of these executions, those whose worker has something to hear: a cancel request, or that
-/// the execution is no longer held.
+/// Of these executions, those whose worker has something to hear: a cancel request, a stop, or
+/// that the execution is no longer held.
 pub(crate) async fn with_orders(
     db: &mut PgConnection,
     executions: &[i64],
 ) -> anyhow::Result<Vec<ExecutionId>> {
     let ids = sqlx::query_scalar!(
         "select id from executions where id = any($1)
-            and (cancel_requested_at is not null
+            and (cancel_requested_at is not null or stop_code is not null
                 or state not in ('planning', 'running', 'waiting'))",
         executions,
     )

@@ -1,6 +1,7 @@
 //! The main job on real parts: the worker binary, git over smart HTTP, the real `claude`
 //! and `codex` CLIs.
 
+mod budget;
 mod cancel;
 mod codex;
 mod crash;
