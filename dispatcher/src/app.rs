@@ -23,6 +23,7 @@ use crate::github::Github;
 use crate::http::limit::Limiter;
 use crate::outbox::Lanes;
 use crate::secrets::Keys;
+use crate::usage::prices::Prices;
 use crate::{policies, schema, workspaces};
 
 /// Slug of the workspace that exists from the first start.
@@ -76,6 +77,8 @@ pub struct Parts {
     owner_url: Option<Secret>,
     /// What policies say, for a few seconds.
     pub policies: policies::Cache,
+    /// What tokens cost where the agent does not say.
+    pub prices: Prices,
 }
 
 impl Deref for App {
@@ -120,6 +123,7 @@ impl App {
             denials: Denials::default(),
             owner_url: settings.database_migration_url.clone(),
             policies: policies::Cache::default(),
+            prices: Prices::load(settings.tuning.prices.as_deref())?,
         })))
     }
 

@@ -247,6 +247,11 @@ pub struct Tuning {
     /// Whether files that git ignores travel with a session.
     #[arg(long, env = "CLAWLINK_INCLUDE_IGNORED")]
     pub include_ignored: bool,
+    /// A JSON file of what tokens cost where the agent does not say, instead of the built-in table:
+    /// `{"model": {"input": "3", "output": "15", "cacheRead"?, "cacheWrite"?}}`, US dollars per
+    /// million tokens.
+    #[arg(long, env = "CLAWLINK_PRICES", value_name = "FILE")]
+    pub prices: Option<PathBuf>,
     /// Archives kept per session.
     #[arg(long, env = "CLAWLINK_KEEP_ARCHIVES", default_value_t = 3)]
     pub keep_archives: i32,

@@ -75,6 +75,11 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+    /// 403 `budget_exceeded`: a limit on money is reached.
+    pub fn budget_exceeded(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "budget_exceeded", detail)
+    }
+
     /// 404 with the code of what is missing: `session_not_found`, `execution_not_found`, …
     pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)

@@ -19,12 +19,14 @@ pub mod executions;
 pub mod feed;
 pub mod github;
 pub mod idempotency;
+pub mod limits;
 pub mod messages;
 pub mod policies;
 pub mod projects;
 pub mod runtime;
 pub mod sessions;
 pub mod tasks;
+pub mod usage;
 pub mod workspaces;
 
 pub mod app;

@@ -274,6 +274,14 @@ pub enum Order {
         /// What.
         text: String,
     },
+    /// Stop the agent, deliver and save what there is, and report this failure: a limit of the
+    /// dispatcher's is reached.
+    Stop {
+        /// `budget_exceeded`.
+        code: ErrorCode,
+        /// For people.
+        reason: String,
+    },
 }
 
 /// `POST …/archive`: asks for permission to upload.

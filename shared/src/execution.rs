@@ -326,19 +326,56 @@ pub struct Spec {
 }
 
 /// What an execution consumed, as the agent reports it.
+///
+/// A `usage` event says what its attempt has consumed since it began, not since the event before:
+/// so a later report replaces an earlier one, and none is counted twice.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Usage {
-    /// Tokens read by the model.
+    /// Tokens read by the model, those of its cache included.
     pub input_tokens: u64,
     /// Tokens written by the model.
     pub output_tokens: u64,
     /// Of the input, tokens served from the model's cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_read_tokens: Option<u64>,
+    /// Of the input, tokens written to the model's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_write_tokens: Option<u64>,
     /// US dollars, if the agent says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// The model that most of it was for, if the agent says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+impl Usage {
+    /// Adds what somebody else consumed. A sum of which a part has no known cost has none.
+    pub fn add(&mut self, other: &Self) {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (None, None) => None,
+            (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
+        };
+        self.cost_usd = match (self.cost_usd, other.cost_usd) {
+            (Some(one), Some(other)) => Some(one + other),
+            (None, cost) if self.is_nothing() => cost,
+            (cost, None) if other.is_nothing() => cost,
+            _ => None,
+        };
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+        self.cache_read_tokens = sum(self.cache_read_tokens, other.cache_read_tokens);
+        self.cache_write_tokens = sum(self.cache_write_tokens, other.cache_write_tokens);
+        if other.model.is_some() {
+            self.model.clone_from(&other.model);
+        }
+    }
+
+    /// Whether no token was read or written.
+    pub fn is_nothing(&self) -> bool {
+        self.input_tokens == 0 && self.output_tokens == 0
+    }
 }
 
 #[cfg(test)]

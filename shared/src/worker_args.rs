@@ -35,6 +35,10 @@ pub struct WorkerArgs {
     /// Allow repositories on loopback and private addresses, plain http included
     #[arg(long, env = "CLAWLINK_ALLOW_PRIVATE_HOSTS")]
     pub allow_private_hosts: bool,
+    /// How long a run may wait for rate and usage limits of the model, in seconds; beyond it the
+    /// execution ends `rate_limited` [default: 900]
+    #[arg(long, env = "CLAWLINK_RATE_LIMIT_WAIT_SECONDS", value_name = "SECONDS")]
+    pub rate_limit_wait_seconds: Option<u64>,
     /// Labels for placement and display, as `name=value`, separated by commas
     #[arg(
         long = "label",
@@ -85,6 +89,11 @@ impl WorkerArgs {
                 flag(self.allow_private_hosts),
             ),
             (
+                "CLAWLINK_RATE_LIMIT_WAIT_SECONDS",
+                self.rate_limit_wait_seconds
+                    .map(|seconds| seconds.to_string()),
+            ),
+            (
                 "CLAWLINK_LABELS",
                 (!labels.is_empty()).then(|| labels.join(",")),
             ),
@@ -120,7 +129,7 @@ mod tests {
     #[test]
     fn what_is_passed_on_is_read_as_the_same() {
         let words = "up --agent-dir /agents --agent-read-only /a,/b --agent-read-write /c \
-             --allow-unconfined --allow-private-hosts --labels gpu=yes,zone=a";
+             --allow-unconfined --allow-private-hosts --rate-limit-wait-seconds 60 --labels gpu=yes,zone=a";
         let given = read(
             &words
                 .split_whitespace()

@@ -1,10 +1,11 @@
 //! What the dispatcher has to say while an execution runs, and why an agent is stopped.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clawlink_shared::approval::Decision;
 use clawlink_shared::control::Order;
+use clawlink_shared::execution::ErrorCode;
 use tokio::sync::watch;
 
 use crate::agents::StopReason;
@@ -18,12 +19,14 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Stop {
     reason: Arc<watch::Sender<Option<StopReason>>>,
+    words: Arc<OnceLock<String>>,
 }
 
 impl Default for Stop {
     fn default() -> Self {
         Self {
             reason: Arc::new(watch::Sender::new(None)),
+            words: Arc::default(),
         }
     }
 }
@@ -40,6 +43,19 @@ impl Stop {
             }
             is_news
         });
+    }
+
+    /// The same, with words for people; the first words stay.
+    pub fn request_saying(&self, reason: StopReason, words: String) {
+        if self.reason().is_none() {
+            let _others_said_more = self.words.set(words);
+        }
+        self.request(reason);
+    }
+
+    /// What was said with the reason.
+    pub fn words(&self) -> Option<String> {
+        self.words.get().cloned()
     }
 
     /// Why the run must stop, if it must.
@@ -85,6 +101,14 @@ pub async fn listen(held: Held, stop: Stop, desk: Desk) {
                             desk.answered(approval_id, answer(decision, message));
                         }
                         Some(Order::Message { id, text }) => desk.put(id, text),
+                        Some(Order::Stop { code, reason }) => {
+                            tracing::info!(code = code.as_str(), reason, "told to stop");
+                            let because = match code {
+                                ErrorCode::Timeout => StopReason::Timeout,
+                                _ => StopReason::Budget,
+                            };
+                            stop.request_saying(because, reason);
+                        }
                         None => tracing::warn!(k, "order not understood, passed over"),
                     }
                 }

@@ -11,6 +11,7 @@ pub mod control;
 pub mod events;
 pub mod exit;
 pub mod lease;
+pub mod meter;
 pub mod persist;
 pub mod push;
 pub mod redact;

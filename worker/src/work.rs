@@ -66,6 +66,10 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
         root,
         allow_private_hosts: settings.shared.allow_private_hosts,
         drain_timeout: settings.drain_timeout,
+        rate_limit_wait: settings
+            .shared
+            .rate_limit_wait_seconds
+            .map_or(run::RATE_LIMIT_WAIT, Duration::from_secs),
         shutdown,
     };
     tokio::select! {

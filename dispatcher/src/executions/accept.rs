@@ -26,6 +26,7 @@ use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
+use crate::limits;
 use crate::outbox::{self, Effect, Places};
 use crate::policies::{self, Submission};
 use crate::workspaces::role::Permission;
@@ -110,6 +111,9 @@ pub(super) async fn accept(
     );
     let room = room?;
     plan.spec.skills = skills?;
+    if room.is_limited {
+        limits::admit(app, workspace, request.resume).await?;
+    }
     let outlook = forecast.outlook(&Blocks {
         workspace,
         agent: plan.spec.agent,

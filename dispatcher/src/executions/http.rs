@@ -9,6 +9,7 @@ use clawlink_shared::execution::{Priority, State as ExecutionState};
 use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::PgConnection;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -28,6 +29,7 @@ use crate::http::doc::Doc;
 use crate::http::extract::{Body, Path, Query, last_event_id, require_json, wants};
 use crate::http::routes::{Access, Routes};
 use crate::workspaces::role::Permission;
+use crate::{policies, usage};
 
 /// Longest `Idempotency-Key`, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -278,13 +280,34 @@ pub(crate) async fn of_session(
     session: SessionId,
 ) -> ApiResult<Vec<Shown>> {
     let mut db = app.db.acquire().await?;
-    let records = read::of_session(&mut db, workspace, session, MAX_LISTED).await?;
+    let mut records = read::of_session(&mut db, workspace, session, MAX_LISTED).await?;
+    add_usage(&mut db, workspace, &mut records).await?;
     drop(db);
     let mut shown = Vec::with_capacity(records.len());
     for record in records.into_iter().rev() {
         shown.push(Shown::now(app, record).await);
     }
     Ok(shown)
+}
+
+/// Says of executions that have begun what they consumed so far; with an end it stands there.
+async fn add_usage(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    records: &mut [Record],
+) -> ApiResult<()> {
+    let lacks = |record: &&Record| record.usage.is_none() && record.started_at.is_some();
+    let ids: Vec<ExecutionId> = records.iter().filter(lacks).map(|one| one.id).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    for (id, usage) in usage::of_executions(db, workspace, &ids).await? {
+        let usage = serde_json::to_value(usage).map_err(anyhow::Error::from)?;
+        if let Some(record) = records.iter_mut().find(|record| record.id == id) {
+            record.usage = Some(usage);
+        }
+    }
+    Ok(())
 }
 
 /// The execution of this number or UUID; 404 if the caller may not see one.
@@ -301,7 +324,15 @@ async fn get(
     Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Shown>> {
-    let record = find(&app, &principal, &id).await?;
+    let mut record = find(&app, &principal, &id).await?;
+    let mut db = app.db.acquire().await?;
+    add_usage(
+        &mut db,
+        principal.workspace,
+        std::slice::from_mut(&mut record),
+    )
+    .await?;
+    drop(db);
     Ok(Json(Shown::now(&app, record).await))
 }
 

@@ -16,6 +16,7 @@ pub mod queue;
 pub mod reconcile;
 pub(crate) mod references;
 pub mod request;
+mod spending;
 pub mod sse;
 pub mod store;
 pub mod sweep;

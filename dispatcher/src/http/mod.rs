@@ -22,8 +22,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::{
-    agents, api_keys, approvals, audit, auth, devices, executions, feed, github, messages,
-    policies, projects, runtime, secrets, sessions, tasks, workspaces,
+    agents, api_keys, approvals, audit, auth, devices, executions, feed, github, limits, messages,
+    policies, projects, runtime, secrets, sessions, tasks, usage, workspaces,
 };
 use doc::Doc;
 use routes::{Access, Route, Routes};
@@ -102,6 +102,8 @@ pub fn routes(app: &App) -> Routes {
         .merge(api_keys::routes(app))
         .merge(devices::routes(app))
         .merge(policies::routes(app))
+        .merge(usage::routes(app))
+        .merge(limits::routes(app))
 }
 
 /// The service, and the table it was made from.

@@ -144,6 +144,8 @@ permissions! {
     SecretUse = "secret:use": Developer, [Admin, Developer, Ci];
     /// Write and delete secrets.
     SecretManage = "secret:manage": Manager, [Admin];
+    /// Set what the workspace may spend.
+    LimitManage = "limit:manage": Manager, [Admin];
     /// Read and export the audit log.
     AuditRead = "audit:read": Manager, [Admin];
 }

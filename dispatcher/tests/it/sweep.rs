@@ -17,14 +17,15 @@ const TRUST: Trust = Trust {
 };
 
 /// Makes a lease lapse now, as if its worker had been silent for its whole length.
-async fn lapse(test: &TestApp, held: &Held) {
+pub(crate) async fn lapse(test: &TestApp, held: &Held) {
     let lapsed = sqlx::query(
         "update executions set lease_expires_at = now() - interval '1 second' where id = $1",
     );
     lapsed.bind(held.id()).execute(test.db()).await.unwrap();
 }
 
-async fn sweep_now(test: &TestApp) -> usize {
+/// Sweeps once, trusting leases.
+pub(crate) async fn sweep_now(test: &TestApp) -> usize {
     sweep(test.app(), TRUST).await.unwrap()
 }
 

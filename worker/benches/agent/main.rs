@@ -1,4 +1,5 @@
-//! A `claude` run from request to end of stream, beside the same CLI called alone.
+//! A `claude` run from request to end of stream, beside the same CLI called alone; then the
+//! worker's memory while an agent writes 10 MB/s.
 //!
 //! `cargo build --release --bins && cargo bench -p clawlink-worker --bench agent`
 //! (`-- --runs 50` for more). Both talk to the same scripted model over a socket; neither has a
@@ -6,6 +7,7 @@
 //! ended here. Needs the pinned CLI (`npm ci --ignore-scripts` in `deploy/agents`).
 
 mod alone;
+mod memory;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -71,9 +73,11 @@ async fn main() -> Result<()> {
     let program = args.clawlink.clone().unwrap_or(built);
     let mut install = Install::start(&program, &scratch.path().join("up"), &agents, &model).await?;
     let measured = measure(&args, &install, &agents, &model).await;
+    let memory = memory::measure(&install).await;
     install.stop().await?;
     let (alone, runs) = measured?;
     show(alone, runs);
+    memory::show(memory?);
     Ok(())
 }
 
@@ -144,17 +148,22 @@ impl Install {
         })
     }
 
-    /// From the request to the end of its stream, with a worker waiting.
+    /// One short run of claude.
     async fn run(&self) -> Result<Duration> {
-        self.a_worker_waits().await?;
         let body = json!({
             "codingAssistantProvider": "claude",
             "codingAssistantAuthentication": "sk-ant-api-benchmark",
             "userRequest": alone::PROMPT,
         });
+        self.submit(&body).await
+    }
+
+    /// From the request to the end of its stream, with a worker waiting.
+    async fn submit(&self, body: &serde_json::Value) -> Result<Duration> {
+        self.a_worker_waits().await?;
         let begun = Instant::now();
         let request = self.http.post(format!("{}/execute", self.url));
-        let answer = request.bearer_auth(&self.key).json(&body).send().await?;
+        let answer = request.bearer_auth(&self.key).json(body).send().await?;
         let stream = answer.error_for_status()?.text().await?;
         let took = begun.elapsed();
         let last = stream.lines().rfind(|line| line.starts_with("data: "));

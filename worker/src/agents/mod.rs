@@ -15,6 +15,7 @@ mod http;
 mod lines;
 mod login;
 mod process;
+pub mod rate_limit;
 mod raw;
 mod reaper;
 pub mod sandbox;
@@ -128,6 +129,8 @@ pub enum StopReason {
     Drain,
     /// `timeoutSeconds` passed.
     Timeout,
+    /// A limit on money is reached.
+    Budget,
     /// The lease is lost: nothing of this run counts any more.
     LeaseLost,
 }
@@ -138,6 +141,8 @@ pub struct AgentEnd {
     /// Absent when it did what was asked; a run that was stopped from outside has none
     /// either: the caller knows why it stopped it.
     pub failure: Option<Failure>,
+    /// It said itself that it did what was asked, whatever it was asked to stop for then.
+    pub has_finished: bool,
     /// Its last word.
     pub result: Option<String>,
     /// What it consumed.

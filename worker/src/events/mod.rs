@@ -17,6 +17,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use crate::meter::Meter;
+
 pub use pump::Pump;
 pub use spool::SPOOL_BYTES;
 
@@ -36,18 +38,32 @@ pub struct Draft {
 #[derive(Debug, Clone)]
 pub struct EventSink {
     drafts: mpsc::Sender<Draft>,
+    /// Looks at what an agent says.
+    meter: Option<Meter>,
 }
 
 impl EventSink {
     /// A sink and what is poured into it.
     pub fn channel() -> (Self, mpsc::Receiver<Draft>) {
         let (drafts, receiver) = mpsc::channel(DRAFTS);
-        (Self { drafts }, receiver)
+        let meter = None;
+        (Self { drafts, meter }, receiver)
+    }
+
+    /// The same sink for an agent, whose events pass this meter.
+    pub fn metered(&self, meter: Meter) -> Self {
+        Self {
+            meter: Some(meter),
+            ..self.clone()
+        }
     }
 
     /// Emits one event; waits while the pump is behind. `fields` must serialize to an object.
     pub async fn emit(&self, kind: EventType, fields: &(impl Serialize + ?Sized)) {
-        if let Some(draft) = draft(kind, fields) {
+        if let Some(mut draft) = draft(kind, fields) {
+            if let Some(meter) = &self.meter {
+                draft.fields = meter.pass(kind, draft.fields);
+            }
             // The pump is gone only when the execution is given up: nobody is left to tell.
             if let Ok(mut slots) = self.drafts.reserve_many(slots(&draft)).await
                 && let Some(slot) = slots.next()

@@ -8,6 +8,7 @@
 
 mod forms;
 pub(crate) mod json;
+mod sieve;
 mod stream;
 
 use std::borrow::Cow;
@@ -15,9 +16,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, Anchored, Input, StartKind};
 use clawlink_shared::secret::Secret;
 use serde_json::value::RawValue;
+
+use self::sieve::Sieve;
 
 pub use stream::DeltaStream;
 
@@ -68,6 +71,7 @@ struct Known {
     /// Sorted, without duplicates.
     forms: Vec<Vec<u8>>,
     finder: AhoCorasick,
+    sieve: Sieve,
 }
 
 impl Redactor {
@@ -121,12 +125,15 @@ impl Redactor {
     /// Whether the bytes hold a secret.
     pub fn is_hit(&self, bytes: &[u8]) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.finder.is_match(bytes)
+        known.is_hit(bytes)
     }
 
     /// Where secrets are, in order, merged where they overlap or touch.
     pub fn hits(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_hit(bytes) {
+            return Vec::new();
+        }
         let mut found: Vec<_> = known
             .finder
             .find_overlapping_iter(bytes)
@@ -164,9 +171,29 @@ impl Known {
     fn new(mut forms: Vec<Vec<u8>>) -> Self {
         forms.sort_unstable();
         forms.dedup();
-        let finder = AhoCorasick::new(&forms)
+        let finder = AhoCorasick::builder()
+            .start_kind(StartKind::Both)
+            .build(&forms)
             .expect("the forms of a few secrets stay far below the automaton's limit");
-        Self { forms, finder }
+        let sieve = Sieve::new(&forms);
+        Self {
+            forms,
+            finder,
+            sieve,
+        }
+    }
+
+    /// Whether the bytes hold a form.
+    fn is_hit(&self, bytes: &[u8]) -> bool {
+        let mut from = 0;
+        while let Some(at) = self.sieve.candidate(bytes, from) {
+            let here = Input::new(bytes).span(at..bytes.len());
+            if self.finder.is_match(here.anchored(Anchored::Yes)) {
+                return true;
+            }
+            from = at + 1;
+        }
+        false
     }
 
     /// Whether a form begins with these bytes and goes on.

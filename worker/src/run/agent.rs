@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use clawlink_shared::control::{Complete, Failure};
 use clawlink_shared::execution::ErrorCode;
+use clawlink_shared::prompt::PromptPart;
 use clawlink_shared::secret::Secret;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Run, stopped};
-use crate::agents::{AgentEnd, AgentJob, StopReason, end_all_descendants, skills};
+use crate::agents::rate_limit::Patience;
+use crate::agents::{Agent, AgentEnd, AgentJob, StopReason, end_all_descendants, skills};
 use crate::redact::Redactor;
 use crate::workspace::git;
 use crate::workspace::root::SessionRoot;
@@ -26,9 +31,19 @@ const HAND_BACK_PATIENCE: Duration = Duration::from_secs(30);
 /// Longest result in a report, in bytes.
 const MAX_RESULT_BYTES: usize = 64 * 1024;
 
+/// What an agent is told when it goes on after a limit of the model.
+const GO_ON: &str = "The model's limit that stopped you is over. Go on where you stopped.";
+
+/// What differs between the runs of one agent phase.
+struct Round {
+    prompt: Vec<PromptPart>,
+    resume: Option<String>,
+    credential: Option<Secret>,
+}
+
 impl Run<'_> {
-    /// Runs the agent and takes what it has to report. The failure, if it did not do what
-    /// was asked.
+    /// Runs the agent, again after a limit of the model that is over soon, and takes what it has to
+    /// report. The failure, if it did not do what was asked.
     pub(super) async fn run_agent(
         &self,
         root: &SessionRoot,
@@ -41,22 +56,88 @@ impl Run<'_> {
                 format!("this worker does not have {}", spec.agent),
             ));
         };
-        let (renewed, renewals) = watch::channel(None);
-        let job = match self.job(root, renewed) {
-            Ok(job) => job,
-            Err(failure) => return Some(failure),
+        let time = Duration::from_secs(self.assignment.limits.timeout_seconds);
+        let late = Instant::now() + time;
+        let mut patience = Patience::new(self.worker.rate_limit_wait);
+        let mut round = Round {
+            prompt: spec.prompt.clone(),
+            resume: self.assignment.session.provider_session_id.clone(),
+            credential: self.assignment.credentials.agent.clone(),
         };
+        loop {
+            let end = match self.run_once(agent.as_ref(), root, &round, late).await {
+                Ok(end) => end,
+                Err(failure) => return Some(failure),
+            };
+            self.meter.run_ended(end.usage.as_ref());
+            if self.waits_for_the_model(&end, &mut patience, late).await {
+                if end.provider_session_id.is_some() {
+                    let text = GO_ON.to_owned();
+                    round.prompt = vec![PromptPart::Text { text }];
+                    round.resume = end.provider_session_id;
+                }
+                round.credential = end.refreshed_credential.or(round.credential);
+                continue;
+            }
+            self.take(&end, report);
+            return match self.stop.reason() {
+                // A limit that was passed by its last word stops nothing any more.
+                Some(StopReason::Budget) if end.has_finished => None,
+                Some(reason) => Some(stopped(reason, self.stop.words())),
+                None => end.failure,
+            };
+        }
+    }
+
+    /// Waits for a limit of the model to be over, if that is why the agent ended and it is worth
+    /// it; false: there is nothing to go on with.
+    async fn waits_for_the_model(
+        &self,
+        end: &AgentEnd,
+        patience: &mut Patience,
+        late: Instant,
+    ) -> bool {
+        let failure = end.failure.as_ref();
+        let Some(failure) = failure.filter(|failure| failure.code == ErrorCode::RateLimited) else {
+            return false;
+        };
+        if self.stop.reason().is_some() {
+            return false;
+        }
+        let now = OffsetDateTime::now_utc();
+        let Some(wait) = patience.after(&failure.message, now) else {
+            return false;
+        };
+        let until = (now + wait).replace_nanosecond(0).unwrap_or(now);
+        let until = until.format(&Rfc3339).unwrap_or_default();
+        let words = format!("The model's limit is reached; the agent goes on at {until}.");
+        self.events.message(words).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => self.stop.reason().is_none(),
+            () = self.stopped_or_late(late) => false,
+        }
+    }
+
+    /// One run to its end, whoever ends it.
+    async fn run_once(
+        &self,
+        agent: &dyn Agent,
+        root: &SessionRoot,
+        round: &Round,
+        late: Instant,
+    ) -> Result<AgentEnd, Failure> {
+        let (renewed, renewals) = watch::channel(None);
+        let job = self.job(root, round, renewed)?;
         if let Err(error) = self.place_skills(&job).await {
             let message = format!("the workspace's skills cannot be placed: {error:#}");
-            return Some(Failure::new(ErrorCode::InternalError, message));
+            return Err(Failure::new(ErrorCode::InternalError, message));
         }
         let end = {
             let mut running = agent.run(job);
-            let bound = Duration::from_secs(self.assignment.limits.timeout_seconds);
             tokio::select! {
                 end = &mut running => Some(end),
                 never = self.hand_back_each(renewals) => never,
-                () = self.stopped_or_late(bound) => {
+                () = self.stopped_or_late(late) => {
                     let ended = tokio::time::timeout(STOP_PATIENCE, &mut running).await.ok();
                     match ended {
                         Some(end) => Some(end),
@@ -77,11 +158,7 @@ impl Run<'_> {
                 tracing::warn!("the agent's renewed login was not handed back in time");
             }
         }
-        self.take(&end, report);
-        match self.stop.reason() {
-            Some(reason) => Some(stopped(reason)),
-            None => end.failure,
-        }
+        Ok(end)
     }
 
     /// Hands back every login that the agent's program renews, as long as it runs: the old one
@@ -106,6 +183,7 @@ impl Run<'_> {
     fn job(
         &self,
         root: &SessionRoot,
+        round: &Round,
         renewed: watch::Sender<Option<Secret>>,
     ) -> Result<AgentJob, Failure> {
         let spec = &self.assignment.request;
@@ -115,19 +193,19 @@ impl Run<'_> {
             .and_then(|repository| repository.directory.as_deref());
         let cwd = git::working_directory(&root.work(), directory)?;
         Ok(AgentJob {
-            prompt: spec.prompt.clone(),
+            prompt: round.prompt.clone(),
             options: spec.options.clone(),
             definition: spec.definition.clone(),
-            credential: self.assignment.credentials.agent.clone(),
+            credential: round.credential.clone(),
             env: self.assignment.credentials.env.clone(),
             session_root: root.path().to_owned(),
             home: root.home(),
             tmp: root.tmp(),
             cwd,
-            resume: self.assignment.session.provider_session_id.clone(),
+            resume: round.resume.clone(),
             max_file_bytes: Some(self.assignment.limits.max_session_bytes),
             desk: self.people.clone(),
-            events: self.events.clone(),
+            events: self.events.metered(self.meter.clone()),
             redactor: self.redactor.clone(),
             renewed,
             stop: self.stop.watch(),
@@ -145,18 +223,24 @@ impl Run<'_> {
         tokio::task::spawn_blocking(placing).await?
     }
 
-    async fn stopped_or_late(&self, bound: Duration) {
+    async fn stopped_or_late(&self, late: Instant) {
         tokio::select! {
             _ = self.stop.requested() => {}
-            () = tokio::time::sleep(bound) => self.stop.request(StopReason::Timeout),
+            () = tokio::time::sleep_until(late) => self.stop.request(StopReason::Timeout),
         }
     }
 
     fn take(&self, end: &AgentEnd, report: &mut Complete) {
-        report.usage.clone_from(&end.usage);
-        report
+        report.usage = self.meter.total().map(|mut usage| {
+            let model = usage.model.as_deref();
+            usage.model = model.map(|model| self.redactor.redact_text(model).into_owned());
+            usage
+        });
+        // A name that holds a secret is none of a conversation.
+        report.provider_session_id = end
             .provider_session_id
-            .clone_from(&end.provider_session_id);
+            .clone()
+            .filter(|name| !self.redactor.is_hit(name.as_bytes()));
         report.result = end
             .result
             .as_deref()

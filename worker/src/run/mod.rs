@@ -33,9 +33,13 @@ use crate::client::{CallError, Client, Held};
 use crate::control::{self, Stop};
 use crate::events::{EventSink, Pump};
 use crate::lease::{self, Gone, Lease};
+use crate::meter::Meter;
 use crate::redact::{self, Redactor};
 use crate::report::Desk;
 use crate::workspace::root::SessionRoot;
+
+/// How long a run waits for limits of the model where no setting says.
+pub const RATE_LIMIT_WAIT: Duration = Duration::from_secs(900);
 
 /// Longest message of a failure, in bytes.
 const MAX_MESSAGE_BYTES: usize = 4096;
@@ -56,6 +60,8 @@ pub struct Worker {
     pub allow_private_hosts: bool,
     /// How long a running agent may finish when the worker drains.
     pub drain_timeout: Duration,
+    /// How long a run waits for limits of the model, in all.
+    pub rate_limit_wait: Duration,
     /// When the worker drains.
     pub shutdown: Shutdown,
 }
@@ -97,6 +103,7 @@ struct Run<'a> {
     held: Held,
     stop: Stop,
     events: EventSink,
+    meter: Meter,
     redactor: Redactor,
     /// Where its agent asks people.
     people: agents::desk::Desk,
@@ -145,12 +152,14 @@ async fn acknowledge_and_run(worker: &Worker, assignment: Assignment, sent: Inst
     let stop = Stop::default();
     let people = agents::desk::Desk::new(events.clone(), redactor.clone());
     let _companions = companions(worker, &held, &stop, &people);
+    let meter = Meter::new(&assignment.request.options, stop.clone());
     let run = Run {
         worker,
         assignment,
         held,
         stop,
         events,
+        meter,
         redactor,
         people,
     };
@@ -281,7 +290,7 @@ impl Run<'_> {
         self.obtain_session(root).await?;
         self.enter(Phase::Starting);
         if let Some(reason) = self.stop.reason() {
-            return Err(stopped(reason));
+            return Err(stopped(reason, self.stop.words()));
         }
         self.held
             .state(State::Running)
@@ -315,9 +324,11 @@ impl Run<'_> {
 }
 
 /// What stands in the report when a stop from outside ended a phase.
-fn stopped(reason: StopReason) -> Failure {
+fn stopped(reason: StopReason, words: Option<String>) -> Failure {
+    let said = |fallback: &str| words.clone().unwrap_or_else(|| fallback.to_owned());
     match reason {
         StopReason::Timeout => Failure::new(ErrorCode::Timeout, "the agent's time is up"),
+        StopReason::Budget => Failure::new(ErrorCode::BudgetExceeded, said("a budget is used up")),
         StopReason::Cancel => Failure::new(ErrorCode::Interrupted, "the execution was cancelled"),
         StopReason::Drain => Failure::new(ErrorCode::Interrupted, "the worker was told to stop"),
         StopReason::LeaseLost => Failure::new(ErrorCode::WorkerLost, "the lease is lost"),

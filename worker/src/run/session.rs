@@ -42,7 +42,7 @@ impl Run<'_> {
             }
         };
         match self.stop.reason() {
-            Some(reason) => Err(stopped(reason)),
+            Some(reason) => Err(stopped(reason, self.stop.words())),
             None => outcome,
         }
     }

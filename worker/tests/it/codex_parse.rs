@@ -73,7 +73,7 @@ fn usage_of_a_resumed_conversation_is_this_runs_alone() {
         input_tokens: 100,
         output_tokens: 25,
         cache_read_tokens: Some(0),
-        cost_usd: None,
+        ..Usage::default()
     };
     assert_eq!(parser.usage(), Some(expected));
 }

@@ -34,6 +34,7 @@ use crate::executions::store::lease::{self, Claimant, Confirmed, Refusal};
 use crate::executions::store::pending;
 use crate::executions::{make_ready, publish, sweep};
 use crate::http::extract::Json;
+use crate::limits;
 use crate::secrets::hash_token;
 
 /// A wake-up that was lost costs at most about this long.
@@ -167,6 +168,16 @@ async fn assign(
             return Ok(None);
         }
     };
+    if held.is_limited {
+        let mut db = app.db.acquire().await?;
+        let reached = limits::exhausted(&mut db, held.workspace, Some(held.session)).await?;
+        drop(db);
+        if let Some(reached) = reached {
+            let failure = Failure::new(ErrorCode::BudgetExceeded, reached.message());
+            sweep::end_broken(app, held.execution, request.claim_id, failure).await?;
+            return Ok(None);
+        }
+    }
     let credentials = match references::open(app, &held, stored).await? {
         Opened::Credentials(credentials) => credentials,
         Opened::Refused(failure) => {

@@ -15,6 +15,7 @@ use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless, told};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
+use crate::executions::spending;
 use crate::executions::store::finish::{self, End, Ended, Work};
 use crate::executions::store::locked::{self, Locked};
 use crate::executions::wind_up::{self, WoundUp};
@@ -76,7 +77,7 @@ pub(super) async fn complete(
             work: &work,
             hash: &hash,
         };
-        let (ended, wound_up) = if held.orders > 0 {
+        let (ended, wound_up) = if held.orders > 0 || work.usage.is_some() {
             drop(db);
             Box::pin(reported.wind_up(&app, &places)).await?
         } else {
@@ -110,8 +111,8 @@ struct Reported<'a> {
 }
 
 impl Reported<'_> {
-    /// Records the end of an execution whose worker was given orders: what it has not heard is
-    /// seen to in the same transaction.
+    /// Records the end of an execution whose worker was given orders, or reports what it
+    /// consumed: what it has not heard is seen to, and its account settled, in one transaction.
     async fn wind_up(&self, app: &App, places: &Places) -> ApiResult<(Ended, WoundUp)> {
         let id = self.held.log.execution;
         let mut tx = app.db.begin().await?;
@@ -122,9 +123,13 @@ impl Reported<'_> {
         let Some(mut locked) = locked.filter(is_same) else {
             return Ok((Ended::Changed, WoundUp::default()));
         };
+        let mut work = self.work.clone();
+        if let Some(usage) = &self.work.usage {
+            work.usage = spending::settle(app, &mut tx, &locked, usage).await?;
+        }
         let wound_up = wind_up::before_end(app, &mut tx, &mut locked, self.end).await?;
-        let (end, work, hash) = (self.end, self.work, self.hash);
-        let ended = finish::end_reported(&mut tx, &locked, end, work, hash, places).await?;
+        let (end, hash) = (self.end, self.hash);
+        let ended = finish::end_reported(&mut tx, &locked, end, &work, hash, places).await?;
         if matches!(ended, Ended::Now(..)) {
             tx.commit().await?;
         }

@@ -14,15 +14,16 @@ use clawlink_shared::event::WorkerEvent;
 use clawlink_shared::id::ExecutionId;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use sqlx::Connection;
 
 use super::protocol::Protocol;
 use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless, told};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
-use crate::executions::publish;
 use crate::executions::store::events::{Appended, NewEvent};
 use crate::executions::store::{lease, locked};
+use crate::executions::{publish, spending};
 use crate::http::extract::{Path, read};
 
 /// Keys of the envelope; a worker's fields may not name them again.
@@ -101,7 +102,22 @@ async fn store(
                 origin: Some((held.attempt, event.n as i64)),
             })
             .collect();
-        let stored = lease::append_from_worker(&mut db, &held, hash, lease, &new, last).await?;
+        let stored = match spending::reported(&new) {
+            None => lease::append_from_worker(&mut db, &held, hash, lease, &new, last).await?,
+            Some(usage) => {
+                let mut tx = db.begin().await?;
+                // Its row is locked from here on.
+                let stored =
+                    lease::append_from_worker(&mut tx, &held, hash, lease, &new, last).await?;
+                let is_stopped =
+                    stored.is_some() && spending::take(app, &mut tx, &held, &usage).await?;
+                tx.commit().await?;
+                if is_stopped {
+                    app.bus.publish_control(id);
+                }
+                stored
+            }
+        };
         if stored.is_some() {
             return Ok((last, stored));
         }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Extension;
 use axum::extract::State as AppState;
 use clawlink_shared::control::{
     ControlItem, ControlItems, LeaseRenewed, MAX_WAIT_SECONDS, Order, StateChange,
 };
-use clawlink_shared::execution::State;
+use clawlink_shared::execution::{ErrorCode, State};
 use clawlink_shared::id::ExecutionId;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -175,6 +176,11 @@ async fn said(
     let mut items = Vec::new();
     if let Some((number, reason)) = orders.cancel {
         items.push((number, Order::Cancel { reason }));
+    }
+    if let Some((number, code, reason)) = orders.stop {
+        let code = ErrorCode::deserialize(serde_json::Value::String(code));
+        let code = code.context("read executions.stop_code")?;
+        items.push((number, Order::Stop { code, reason }));
     }
     if orders.last > after {
         items.extend(approvals::orders(&mut db, id, orders.attempt, after).await?);

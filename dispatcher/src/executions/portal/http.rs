@@ -48,6 +48,9 @@ pub(super) struct Shown {
     session_id: Option<String>,
     branch: Option<String>,
     pr_url: Option<String>,
+    /// What it consumed, once it has ended: `inputTokens`, `outputTokens`, `costUsd`, ….
+    #[schema(value_type = Option<Object>)]
+    usage: Option<Value>,
     started_at: Option<String>,
     completed_at: Option<String>,
     created_at: String,
@@ -115,6 +118,7 @@ impl Shown {
             session_id: row.client_session,
             branch: row.branch,
             pr_url: row.pr_url,
+            usage: row.usage,
             started_at: row.started_at.map(timestamp),
             completed_at: row.ended_at.map(timestamp),
             created_at: timestamp(row.created_at),

@@ -22,6 +22,8 @@ pub(crate) struct Room {
     pub(crate) total: i64,
     /// The workspace runs as many executions as it may.
     pub(crate) is_at_cap: bool,
+    /// The workspace has limits on money.
+    pub(crate) is_limited: bool,
     /// Used by nobody else.
     pub(crate) next: ExecutionId,
 }
@@ -35,6 +37,7 @@ pub(crate) async fn room(
 ) -> anyhow::Result<Room> {
     let row = sqlx::query!(
         "select pending_cap, nextval('executions_id_seq') as \"next!\",
+            exists (select from limits where workspace_id = $1) as \"is_limited!\",
             running_cap <= (select count(*) from executions
                 where workspace_id = $1 and state in ('planning', 'running', 'waiting'))
                 as \"is_at_cap!\",
@@ -53,6 +56,7 @@ pub(crate) async fn room(
         pending_cap: row.pending_cap.into(),
         total: row.total,
         is_at_cap: row.is_at_cap,
+        is_limited: row.is_limited,
         next: ExecutionId(row.next),
     })
 }

@@ -13,6 +13,8 @@ pub(crate) struct Held {
     pub(crate) workspace: WorkspaceId,
     /// Its other name, which its credentials are sealed for.
     pub(crate) uuid: Uuid,
+    /// Whether its workspace has limits.
+    pub(crate) is_limited: bool,
     /// From 1.
     pub(crate) attempt: i32,
     /// The stored lease.
@@ -50,7 +52,9 @@ pub(crate) async fn by_claim(
     claim: ClaimId,
 ) -> anyhow::Result<Option<Held>> {
     let row = sqlx::query!(
-        "select e.id, e.workspace_id, e.uuid, e.attempt, e.lease_hash, e.spec, e.session_id, e.turn, c.sealed as \"sealed?\",
+        "select e.id, e.uuid, e.workspace_id, e.attempt, e.lease_hash, e.spec, e.session_id, e.turn,
+            c.sealed as \"sealed?\", e.acked_at is null
+                and exists (select from limits where workspace_id = e.workspace_id) as \"is_limited!\",
             s.archive_key, s.archive_size, s.archive_sha256, s.archive_root,
             s.provider_session_id
          from executions e
@@ -66,6 +70,7 @@ pub(crate) async fn by_claim(
         execution: ExecutionId(row.id),
         workspace: WorkspaceId(row.workspace_id),
         uuid: row.uuid,
+        is_limited: row.is_limited,
         attempt: row.attempt,
         lease_hash: row.lease_hash.unwrap_or_default(),
         spec: row.spec,

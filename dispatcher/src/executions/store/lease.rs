@@ -184,7 +184,8 @@ async fn try_confirm(
             claimed.turn as \"turn?\", claimed.waited, c.sealed as \"sealed?\",
             s.archive_key as \"archive_key?\", s.archive_size as \"archive_size?\",
             s.archive_sha256 as \"archive_sha256?\", s.archive_root as \"archive_root?\",
-            s.provider_session_id as \"provider_session_id?\"
+            s.provider_session_id as \"provider_session_id?\",
+            exists (select from limits where workspace_id = $2) as \"is_limited!\"
          from (values (1)) as one
          left join claimed on true
          left join sessions s on s.id = claimed.session_id
@@ -219,6 +220,7 @@ async fn try_confirm(
             lease_hash: lease_hash.to_vec(),
             spec,
             sealed: row.sealed,
+            is_limited: row.is_limited,
             session: log.session,
             turn,
             archive: assignment::archive(row.archive_key, row.archive_size, row.archive_sha256),

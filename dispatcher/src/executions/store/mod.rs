@@ -18,5 +18,6 @@ pub(crate) mod portal;
 pub(crate) mod pulls;
 pub(crate) mod read;
 pub(crate) mod requeue;
+pub(crate) mod spending;
 pub(crate) mod uploads;
 pub(crate) mod waiting;

@@ -23,6 +23,8 @@ pub(crate) async fn number(db: &mut PgConnection, held: &mut Locked) -> anyhow::
 pub(crate) struct Orders {
     /// A cancel request, if there is one: its number, and words for people.
     pub(crate) cancel: Option<(i64, String)>,
+    /// A stop, if one was ordered: its number, its code, and words for people.
+    pub(crate) stop: Option<(i64, String, String)>,
     /// The last order's number.
     pub(crate) last: i64,
     /// Which of the execution's workers holds it.
@@ -36,7 +38,9 @@ pub(crate) async fn read(
     lease_hash: &[u8; 32],
 ) -> anyhow::Result<Option<Orders>> {
     let row = sqlx::query!(
-        "select cancel_requested_at, cancel_reason, cancel_order, orders, attempt from executions
+        "select cancel_requested_at, cancel_reason, cancel_order, stop_code, stop_reason, stop_order,
+            orders, attempt
+         from executions
          where id = $1 and lease_hash = $2 and state in ('planning', 'running', 'waiting')",
         execution.0,
         &lease_hash[..],
@@ -49,6 +53,10 @@ pub(crate) async fn read(
             let number = row.cancel_order.unwrap_or(row.orders + 1);
             (number, row.cancel_reason.unwrap_or_default())
         }),
+        stop: row
+            .stop_order
+            .zip(row.stop_code)
+            .map(|(number, code)| (number, code, row.stop_reason.unwrap_or_default())),
         last: row.orders,
         attempt: row.attempt,
     }))

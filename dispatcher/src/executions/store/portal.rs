@@ -29,6 +29,7 @@ pub(crate) struct Row {
     pub(crate) client_session: Option<String>,
     pub(crate) branch: Option<String>,
     pub(crate) pr_url: Option<String>,
+    pub(crate) usage: Option<serde_json::Value>,
     pub(crate) started_at: Option<OffsetDateTime>,
     pub(crate) ended_at: Option<OffsetDateTime>,
     pub(crate) created_at: OffsetDateTime,
@@ -94,6 +95,7 @@ async fn select(
     let rows = sqlx::query!(
         "select id, session_id, workspace_id, task_id, agent_id, submitted_by, state, cancel_requested_at,
             payload, result, error_code, error_message, claw_id, client_session, branch, pr_url,
+            usage,
             started_at, ended_at, created_at,
             greatest(created_at, queued_at, started_at, ended_at) as \"updated_at!\"
          from executions
@@ -130,6 +132,7 @@ async fn select(
             client_session: row.client_session,
             branch: row.branch,
             pr_url: row.pr_url,
+            usage: row.usage,
             started_at: row.started_at,
             ended_at: row.ended_at,
             created_at: row.created_at,

@@ -2,6 +2,7 @@
 //! and `codex` CLIs.
 
 mod approvals;
+mod budget;
 mod cancel;
 mod codex;
 mod crash;

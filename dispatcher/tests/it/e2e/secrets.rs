@@ -99,18 +99,40 @@ async fn a_script_gets_no_credential_of_ours() {
 async fn a_script_that_hides_the_token_in_files_names_and_commits() {
     let world = World::start().await;
     world.git.create_repo("app", &[("a", "1")]).await.unwrap();
-    for hiding in [
-        r#"printf '%s%s' "$a" "$b" > work.txt"#,
-        r#"touch "$a$b""#,
-        r#"git -c user.name=x -c user.email=x@x commit -q --allow-empty -m "see $a$b""#,
-        r#"printf '%s%s' "$a" "$b" | base64 > work.txt"#,
-        r#"ln -s "$a$b" link; mkdir "dir$a$b"; touch "dir$a$b/file""#,
+    for (hiding, named) in [
+        (r#"printf '%s%s' "$a" "$b" > work.txt"#, "work.txt"),
+        (r#"touch "$a$b""#, "the name of a file"),
+        (
+            r#"git -c user.name=x -c user.email=x@x commit -q --allow-empty -m "see $a$b""#,
+            "the message",
+        ),
+        (
+            r#"mkdir d; printf '%s%s' "$a" "$b" | base64 > d/work.txt"#,
+            "d/work.txt",
+        ),
+        (
+            r#"printf 'x%s%s' "$a" "$b" | base64 -w0 > shifted.txt"#,
+            "shifted.txt",
+        ),
+        (
+            r#"ln -s "$a$b" link; mkdir "dir$a$b"; touch "dir$a$b/file""#,
+            "",
+        ),
+        // Gone from the tree, and still in what would be pushed.
+        (
+            r#"g() { git -c user.name=x -c user.email=x@x "$@"; }
+               printf '%s%s' "$a" "$b" > gone.txt; g add gone.txt; g commit -qm one; g rm -q gone.txt; g commit -qm two"#,
+            "gone.txt",
+        ),
     ] {
         let script = format!(
             "{hiding}; mkdir -p ~/.claude/projects; echo \"$a$b\" > ~/.claude/projects/x.jsonl; echo kept > other.txt"
         );
         let (submitted, events) = world.run_and_search(world.knowing(&script), API_KEY).await;
-        assert_eq!(event(&events, "error")["code"], "push_failed", "{hiding}");
+        let end = event(&events, "error");
+        assert_eq!(end["code"], "push_failed", "{hiding}");
+        let words = end["error"].as_str().unwrap();
+        assert!(words.contains(named), "{hiding}: {words}");
         let next = json!({"websiteSessionId": submitted.session, "autoCommit": false, "userRequest": "cat other.txt"});
         let (_, events) = world.run(next).await;
         assert_eq!(said(&events), ["kept"], "{hiding}");

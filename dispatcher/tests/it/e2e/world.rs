@@ -64,8 +64,19 @@ impl World {
         self.worker_on(urls, furnished(scratch()))
     }
 
+    /// A worker that waits so many seconds for limits of the model.
+    pub(crate) fn patient_worker(&self, seconds: u32) -> Worker {
+        let patience = ("CLAWLINK_RATE_LIMIT_WAIT_SECONDS", seconds.to_string());
+        let url = &self.app.dispatcher.url;
+        self.worker_with(url, furnished(scratch()), &[patience])
+    }
+
     /// A worker on the disk of one that has ended.
     pub(crate) fn worker_on(&self, urls: &str, disk: TempDir) -> Worker {
+        self.worker_with(urls, disk, &[])
+    }
+
+    fn worker_with(&self, urls: &str, disk: TempDir, more: &[(&str, String)]) -> Worker {
         let desk = Desk(scratch());
         let log = std::fs::File::create(desk.log()).expect("create worker's log");
         let user = Identity::worker();
@@ -87,6 +98,7 @@ impl World {
             .env("ANTHROPIC_BASE_URL", self.model.base_url())
             .env("OPENAI_BASE_URL", self.model.base_url())
             .env("CLAWLINK_LOG", "debug")
+            .envs(more.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)

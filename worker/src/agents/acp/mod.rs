@@ -157,7 +157,7 @@ async fn follow(mut process: Process, job: &AgentJob, ways: Ways) -> AgentEnd {
         result: driven.parser.said().map(str::to_owned),
         usage: driven.parser.usage(),
         provider_session_id: driven.session.or_else(|| job.resume.clone()),
-        refreshed_credential: None,
+        ..AgentEnd::default()
     }
 }
 

@@ -311,10 +311,12 @@ impl AcpParser {
         let usage = self.usage.get_or_insert_default();
         usage.input_tokens = usage.input_tokens.saturating_add(turn.input_tokens);
         usage.output_tokens = usage.output_tokens.saturating_add(turn.output_tokens);
-        usage.cache_read_tokens = match (usage.cache_read_tokens, turn.cache_read_tokens) {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
             (Some(one), Some(other)) => Some(one.saturating_add(other)),
             (one, other) => one.or(other),
         };
+        usage.cache_read_tokens = sum(usage.cache_read_tokens, turn.cache_read_tokens);
+        usage.cache_write_tokens = sum(usage.cache_write_tokens, turn.cache_write_tokens);
         if let Some(usage) = self.usage() {
             parsed.events.push(draft(EventType::Usage, &usage));
         }
@@ -334,7 +336,8 @@ fn tokens(result: &Value) -> Option<Usage> {
                 .saturating_add(cached.unwrap_or_default()),
             output_tokens: count("outputTokens").unwrap_or_default(),
             cache_read_tokens: cached,
-            cost_usd: None,
+            cache_write_tokens: Some(written),
+            ..Usage::default()
         });
     }
     let quota = result["_meta"]["quota"]["token_count"].as_object()?;
@@ -342,8 +345,7 @@ fn tokens(result: &Value) -> Option<Usage> {
     Some(Usage {
         input_tokens: count("input_tokens"),
         output_tokens: count("output_tokens"),
-        cache_read_tokens: None,
-        cost_usd: None,
+        ..Usage::default()
     })
 }
 

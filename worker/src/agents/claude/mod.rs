@@ -7,6 +7,7 @@ mod credential;
 mod launch;
 pub(super) mod parse;
 pub(super) mod permission;
+mod usage;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -103,12 +104,14 @@ impl Claude {
             &mut job.stop,
         )
         .await;
+        let has_finished = talk.verdict.as_ref().is_some_and(|it| it.failure.is_none());
         let verdict = talk.verdict.unwrap_or_else(|| Verdict {
             failure: Some(no_result(&process)),
             ..Verdict::default()
         });
         Ok(AgentEnd {
             failure: verdict.failure.filter(|_| stopped.is_none()),
+            has_finished,
             result: verdict.result,
             usage: verdict.usage,
             provider_session_id: talk.session.or(job.resume),

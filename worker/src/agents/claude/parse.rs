@@ -10,8 +10,11 @@ use clawlink_shared::event::EventType;
 use clawlink_shared::execution::{ErrorCode, Usage};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::permission::Permission;
+use super::usage::Tally;
 use crate::agents::dialogue::{draft, message};
 use crate::agents::raw::{forward, forward_text, lenient};
 use crate::events::Draft;
@@ -23,6 +26,9 @@ pub struct ClaudeParser {
     streamed: Option<String>,
     /// The kind of error that the last message reported.
     error: Option<String>,
+    /// When the model's usage limit ends, once it is reached: seconds since 1970.
+    resets_at: Option<i64>,
+    usage: Tally,
 }
 
 /// What one line means.
@@ -113,7 +119,13 @@ impl ClaudeParser {
             parsed.events.push(forward("claude", raw));
         }
         match kind {
-            "stream_event" => self.delta(&value, &mut parsed),
+            "stream_event" => {
+                if let Some(usage) = self.usage.stream_event(&value) {
+                    parsed.events.push(draft(EventType::Usage, &usage));
+                }
+                self.delta(&value, &mut parsed);
+            }
+            "rate_limit_event" => self.rate_limit(&value),
             "assistant" => self.assistant(&value, &mut parsed),
             "user" => tool_results(&value, &mut parsed),
             "system" => system(&value, &mut parsed),
@@ -129,7 +141,11 @@ impl ClaudeParser {
                 parsed.signal = request_id.map(|request_id| Signal::Withdrawn { request_id });
             }
             "result" => {
-                let verdict = self.verdict(&value);
+                let usage = self.usage.result(&value);
+                let verdict = Verdict {
+                    usage,
+                    ..self.verdict(&value)
+                };
                 if let Some(usage) = &verdict.usage {
                     parsed.events.push(draft(EventType::Usage, usage));
                 }
@@ -153,6 +169,12 @@ impl ClaudeParser {
             let fields = json!({"text": text, "delta": true});
             parsed.events.push(draft(EventType::AgentText, &fields));
         }
+    }
+
+    fn rate_limit(&mut self, value: &Value) {
+        let limit = &value["rate_limit_info"];
+        let is_reached = limit["status"] == "rejected";
+        self.resets_at = limit["resetsAt"].as_i64().filter(|_| is_reached);
     }
 
     fn assistant(&mut self, value: &Value, parsed: &mut Parsed) {
@@ -184,7 +206,7 @@ impl ClaudeParser {
         Verdict {
             failure: (!is_success).then(|| self.failure(value)),
             result,
-            usage: usage(value),
+            usage: None,
         }
     }
 
@@ -210,7 +232,17 @@ impl ClaudeParser {
             _ if message.starts_with("No conversation found") => ErrorCode::SessionUnavailable,
             _ => ErrorCode::AgentError,
         };
-        Failure::new(code, message)
+        Failure::new(code, self.with_reset(code, message))
+    }
+
+    /// The words of a limit with its end, in the form in which every agent's are understood.
+    fn with_reset(&self, code: ErrorCode, message: String) -> String {
+        let at = self.resets_at.filter(|_| code == ErrorCode::RateLimited);
+        let at = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+        match at.and_then(|at| at.format(&Rfc3339).ok()) {
+            Some(at) => format!("{message} (until {at})"),
+            None => message,
+        }
     }
 }
 
@@ -259,41 +291,4 @@ fn system(value: &Value, parsed: &mut Parsed) {
         }
         _ => {}
     }
-}
-
-/// What was consumed since the conversation was picked up; the plain fields count otherwise.
-fn usage(value: &Value) -> Option<Usage> {
-    let models = value["model_usage_since_last_result"].as_object();
-    if let Some(models) = models.filter(|models| !models.is_empty()) {
-        let sum = |name: &str| {
-            models
-                .values()
-                .filter_map(|model| model[name].as_u64())
-                .sum()
-        };
-        let cached: u64 = sum("cacheReadInputTokens");
-        let input: u64 = sum("inputTokens");
-        let written: u64 = sum("cacheCreationInputTokens");
-        let costs = models
-            .values()
-            .filter_map(|model| model["costUSD"].as_f64());
-        return Some(Usage {
-            input_tokens: input.saturating_add(written).saturating_add(cached),
-            output_tokens: sum("outputTokens"),
-            cache_read_tokens: Some(cached),
-            cost_usd: Some(costs.sum()),
-        });
-    }
-    let tokens = value["usage"].as_object()?;
-    let count = |name: &str| tokens.get(name).and_then(Value::as_u64).unwrap_or_default();
-    let cached = count("cache_read_input_tokens");
-    let written = count("cache_creation_input_tokens");
-    Some(Usage {
-        input_tokens: count("input_tokens")
-            .saturating_add(written)
-            .saturating_add(cached),
-        output_tokens: count("output_tokens"),
-        cache_read_tokens: Some(cached),
-        cost_usd: value["total_cost_usd"].as_f64(),
-    })
 }

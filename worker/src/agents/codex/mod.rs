@@ -89,16 +89,18 @@ impl Codex {
         let stopped = converse(&mut process, &mut talk, desk, events, &mut job.stop).await;
         let usage = talk.usage();
         let session = talk.thread.or(job.resume);
+        let has_finished = talk.verdict.is_some();
         let (failure, result) = match talk.verdict {
             Some(verdict) => (verdict.failure, verdict.result),
             None => (Some(no_end(&process)), None),
         };
         Ok(AgentEnd {
+            has_finished: has_finished && failure.is_none(),
             failure: failure.filter(|_| stopped.is_none()),
             result,
             usage,
             provider_session_id: session,
-            refreshed_credential: None,
+            ..AgentEnd::default()
         })
     }
 }

@@ -145,7 +145,7 @@ impl CodexParser {
             input_tokens: used(0),
             output_tokens: used(1),
             cache_read_tokens: Some(used(2)),
-            cost_usd: None,
+            ..Usage::default()
         })
     }
 
@@ -274,6 +274,9 @@ impl CodexParser {
             self.tokens.now = total;
             let used_tools = std::mem::take(&mut self.tools) > 0;
             parsed.signal = Some(CodexSignal::ModelAnswered { used_tools });
+            if let Some(usage) = &self.usage() {
+                parsed.events.push(draft(EventType::Usage, usage));
+            }
         }
     }
 

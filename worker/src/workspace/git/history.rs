@@ -89,6 +89,8 @@ pub(super) struct NewObject {
     pub(super) id: Oid,
     /// The commit that brings it; the object itself, if it is the commit.
     pub(super) commit: Oid,
+    /// Where it is in that commit's tree; empty for the commit and its root.
+    pub(super) path: Vec<u8>,
 }
 
 /// Each commit, and the objects that its first parent does not have.
@@ -101,13 +103,14 @@ pub(super) fn new_objects(repo: &Repository, commits: &[Oid]) -> Result<Vec<NewO
             0 => None,
             _ => Some(commit.parent(0)?.tree()?),
         };
-        let mut ids = vec![*id];
-        add_tree(repo, commit.tree()?, before, &mut seen, &mut ids)?;
-        let new = |object| NewObject {
+        let mut objects = vec![(*id, Vec::new())];
+        add_tree(repo, commit.tree()?, before, &mut seen, &mut objects)?;
+        let new = |(object, path)| NewObject {
             id: object,
             commit: *id,
+            path,
         };
-        found.extend(ids.into_iter().map(new));
+        found.extend(objects.into_iter().map(new));
     }
     Ok(found)
 }
@@ -118,17 +121,17 @@ fn add_tree<'r>(
     tree: Tree<'r>,
     before: Option<Tree<'r>>,
     seen: &mut HashSet<Oid>,
-    ids: &mut Vec<Oid>,
+    objects: &mut Vec<(Oid, Vec<u8>)>,
 ) -> Result<(), Error> {
-    let mut waiting = vec![(tree, before)];
-    while let Some((tree, before)) = waiting.pop() {
+    let mut waiting = vec![(tree, before, Vec::new())];
+    while let Some((tree, before, path)) = waiting.pop() {
         let is_old = before
             .as_ref()
             .is_some_and(|before| before.id() == tree.id());
         if is_old || !seen.insert(tree.id()) {
             continue;
         }
-        ids.push(tree.id());
+        objects.push((tree.id(), path.clone()));
         for entry in &tree {
             let old = before
                 .as_ref()
@@ -136,13 +139,19 @@ fn add_tree<'r>(
             if old.as_ref().is_some_and(|old| old.id() == entry.id()) {
                 continue;
             }
+            let path = match path.as_slice() {
+                [] => entry.name_bytes().to_vec(),
+                above => [above, b"/", entry.name_bytes()].concat(),
+            };
             match entry.kind() {
                 Some(ObjectType::Tree) => {
                     let old = old.filter(|old| old.kind() == Some(ObjectType::Tree));
                     let old = old.map(|old| repo.find_tree(old.id())).transpose()?;
-                    waiting.push((repo.find_tree(entry.id())?, old));
+                    waiting.push((repo.find_tree(entry.id())?, old, path));
                 }
-                Some(ObjectType::Blob) if seen.insert(entry.id()) => ids.push(entry.id()),
+                Some(ObjectType::Blob) if seen.insert(entry.id()) => {
+                    objects.push((entry.id(), path));
+                }
                 _ => {}
             }
         }

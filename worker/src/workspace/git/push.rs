@@ -3,10 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
-use git2::{Oid, Repository};
+use git2::{ObjectType, Oid, Repository};
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 
@@ -124,14 +124,25 @@ fn request(
     Ok((reqwest::Body::wrap_stream(ReaderStream::new(file)), length))
 }
 
-/// Refuses objects that hold a secret: messages, file names and contents alike.
+/// Refuses objects that hold a secret: messages, paths and contents alike. Says where, never what.
 fn screen(repo: &Repository, redactor: &Redactor, objects: &[NewObject]) -> Result<()> {
     let odb = repo.odb().context("read new objects")?;
     for object in objects {
         let content = odb.read(object.id).context("read new objects")?;
-        ensure!(
-            !redactor.is_hit(content.data()),
-            "commit {} holds a secret that was given to this execution",
+        let is_path_hit = redactor.is_hit(&object.path);
+        if !is_path_hit && !redactor.is_hit(content.data()) {
+            continue;
+        }
+        let place = match content.kind() {
+            ObjectType::Commit => "the message".to_owned(),
+            ObjectType::Blob if !is_path_hit => {
+                let path = String::from_utf8_lossy(&object.path).into_owned();
+                format!("{:?}", redactor.redact_text(&path))
+            }
+            _ => "the name of a file".to_owned(),
+        };
+        bail!(
+            "in commit {}, {place} holds a secret that was given to this execution",
             object.commit
         );
     }

@@ -259,11 +259,15 @@ async fn missing_objects_and_forged_facts_only_fail_the_push() {
 
 #[tokio::test]
 async fn a_secret_in_a_file_a_name_or_a_message_stops_the_push() {
-    for place in ["content", "name", "message"] {
+    for (place, named) in [
+        ("content", "\"deep/leak\""),
+        ("name", "the name of a file"),
+        ("message", "the message"),
+    ] {
         let bench = Bench::started(&[("a", "1")]).await;
         let token = bench.host.token();
         match place {
-            "content" => bench.write("leak", &format!("the token is {token}\n")),
+            "content" => bench.write("deep/leak", &format!("the token is {token}\n")),
             "name" => bench.write(&token, "1"),
             _ => bench.write("file", "1"),
         }
@@ -279,6 +283,7 @@ async fn a_secret_in_a_file_a_name_or_a_message_stops_the_push() {
             "{}",
             failure.message
         );
+        assert!(failure.message.contains(named), "{}", failure.message);
         assert!(!failure.message.contains(&token));
         assert_eq!(
             bench.host.tip("app", BRANCH).await.unwrap(),
