@@ -29,7 +29,7 @@ use crate::http::doc::Doc;
 use crate::http::extract::{Body, Path, Query, last_event_id, require_json, wants};
 use crate::http::routes::{Access, Routes};
 use crate::workspaces::role::Permission;
-use crate::{policies, usage};
+use crate::usage;
 
 /// Longest `Idempotency-Key`, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;

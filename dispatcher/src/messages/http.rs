@@ -72,7 +72,7 @@ pub(super) async fn send(
     let text = message.text()?;
     let record = executions::visible(&app, &principal, &id).await?;
     let submission = Submission {
-        agent: &record.agent,
+        agent: &[record.agent.as_str()],
         repository: None,
     };
     policies::admit(&app, &principal, &submission).await?;
