@@ -18,7 +18,7 @@ use tokio::process::Command;
 use super::AgentEnvironment;
 
 /// How long a program may take to say its version.
-const VERSION_BOUND: Duration = Duration::from_secs(15);
+const VERSION_BOUND: Duration = Duration::from_secs(45);
 
 /// Longest version text that is kept.
 const MAX_VERSION_BYTES: usize = 100;
@@ -95,10 +95,12 @@ impl Versions {
 }
 
 async fn ask(program: &Path, path: &OsString) -> Result<String> {
+    // Some programs say nothing unless they can write to their HOME.
+    let home = tempfile::tempdir().context("make a home for the program")?;
     let output = Command::new(program)
         .arg("--version")
         .env_clear()
-        .env("HOME", "/nonexistent")
+        .env("HOME", home.path())
         .env("PATH", path)
         .stdin(Stdio::null())
         .kill_on_drop(true)

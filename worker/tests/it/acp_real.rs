@@ -38,6 +38,9 @@ fn agent_dir() -> PathBuf {
 fn run(session: &Session, model: &Model, kind: AgentKind, prompt: &str) -> Run {
     let mut run = session.run(prompt);
     run.environment.agent_dir = Some(agent_dir());
+    // They take seconds to say their versions.
+    let versions = Path::new(env!("CARGO_TARGET_TMPDIR")).join("acp-real-versions.json");
+    run.environment.version_cache = Some(versions);
     let base = model.base_url();
     let mut address = |name: &str, value: String| {
         run.environment.passthrough.insert(name.into(), value);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clawlink_shared::agent::{AgentKind, Definition};
 use clawlink_shared::event::EventType;
@@ -20,6 +21,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 pub(crate) use crate::wait::{PATIENCE, eventually};
+
+/// Longest that a test waits for what an agent does: real programs take their time to start.
+const AGENTS_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Whom agents run as when tests run as root.
 pub(crate) const AGENT_UID: u32 = 23_456;
@@ -210,7 +214,7 @@ impl Running {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, search)
+        tokio::time::timeout(AGENTS_PATIENCE, search)
             .await
             .expect("the event comes");
     }
@@ -222,7 +226,7 @@ impl Running {
             }
             self.end.await.unwrap()
         };
-        let end = tokio::time::timeout(PATIENCE, rest).await;
+        let end = tokio::time::timeout(AGENTS_PATIENCE, rest).await;
         Ended {
             end: end.expect("the run ends"),
             events: self.seen,

@@ -104,7 +104,7 @@ pub(super) static TABLE: [Entry; 5] = [
         key: KeyWay::Variable("GEMINI_API_KEY"),
         files: &[(
             ".gemini/settings.json",
-            r#"{"privacy":{"usageStatisticsEnabled":false},"telemetry":{"enabled":false},"general":{"disableAutoUpdate":true,"disableUpdateNag":true,"enableAutoUpdate":false,"maxAttempts":3},"security":{"auth":{"selectedType":"gemini-api-key"}}}"#,
+            r#"{"privacy":{"usageStatisticsEnabled":false},"telemetry":{"enabled":false},"general":{"disableAutoUpdate":true,"disableUpdateNag":true,"enableAutoUpdate":false,"maxAttempts":3},"tools":{"shell":{"enableInteractiveShell":false}},"security":{"auth":{"selectedType":"gemini-api-key"}}}"#,
         )],
         plan_modes: &["plan"],
         repeats_late: true,

@@ -18,9 +18,9 @@ const AUTH_WORDS: [&str; 9] = [
     "unauthenticated",
     "authentication",
     "permission_denied",
-    "invalid api key",
-    "invalid_api_key",
-    "api key not valid",
+    "api key",
+    "api_key",
+    "api-key",
 ];
 
 /// Words of an error that mean a rate or usage limit.
