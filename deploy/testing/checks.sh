@@ -257,7 +257,7 @@ is_back() { curl -fsS --max-time 3 "$URL/health" 2>/dev/null | jq -e '.status ==
 busy_worker() {
   local id
   for id in $(running worker); do
-    if docker top "$id" -o args 2>/dev/null | grep -q 'sleep 1'; then
+    if docker top "$id" -o pid,args 2>/dev/null | grep -q 'sleep 1'; then
       echo "$id"
       return
     fi
