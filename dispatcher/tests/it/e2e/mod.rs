@@ -4,6 +4,7 @@
 mod cancel;
 mod codex;
 mod crash;
+mod defined;
 mod hostile;
 mod main_job;
 mod outage;
