@@ -28,8 +28,8 @@ use crate::error::{ApiError, ApiResult};
 use crate::http::doc::Doc;
 use crate::http::extract::{Body, Path, Query, last_event_id, require_json, wants};
 use crate::http::routes::{Access, Routes};
-use crate::workspaces::role::Permission;
 use crate::usage;
+use crate::workspaces::role::Permission;
 
 /// Longest `Idempotency-Key`, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;

@@ -16,7 +16,7 @@ use crate::worker::{Held, Worker};
 impl TestApp {
     /// Sets the first workspace's limits; those that are not named are lifted.
     pub(crate) async fn limit(&self, limits: Value) -> Value {
-        let admin = self.admin().await;
+        let admin = self.admin_key().await;
         let mut all = json!({"dailyBudgetUsd": null, "sessionBudgetUsd": null,
             "executionBudgetUsd": null});
         for (name, limit) in limits.as_object().unwrap() {
@@ -30,7 +30,7 @@ impl TestApp {
         body
     }
 
-    async fn admin(&self) -> Secret {
+    async fn admin_key(&self) -> Secret {
         self.key_for("default", KeyRole::Admin).await.1
     }
 
@@ -211,7 +211,7 @@ async fn limits_are_managed_by_managers_and_audited() {
     let put = |key: &Secret, body: Value| call(&test, key, Method::PUT, "/api/limits").json(&body);
     let (status, _) = refusal(put(&test.key, json!({"dailyBudgetUsd": 1}))).await;
     assert_eq!(status, 403, "a developer");
-    let admin = test.admin().await;
+    let admin = test.admin_key().await;
     for bad in [
         json!({"dailyBudgetUsd": 1}),
         json!({"dailyBudgetUsd": -1, "sessionBudgetUsd": null, "executionBudgetUsd": null}),

@@ -47,7 +47,7 @@ async fn heard(agent: &Agent, after: u64) -> Vec<(u64, Uuid, String)> {
     items
         .filter_map(|item| match item.order {
             Order::Message { id, text } => Some((item.k, id, text)),
-            Order::Cancel { .. } | Order::Approval { .. } => None,
+            Order::Cancel { .. } | Order::Approval { .. } | Order::Stop { .. } => None,
         })
         .collect()
 }

@@ -65,7 +65,7 @@ impl Agent {
                     decision,
                     message,
                 } => Some((approval_id, decision, message)),
-                Order::Cancel { .. } | Order::Message { .. } => None,
+                Order::Cancel { .. } | Order::Message { .. } | Order::Stop { .. } => None,
             })
             .collect()
     }
