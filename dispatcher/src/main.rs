@@ -268,7 +268,7 @@ fn run() -> anyhow::Result<ExitCode> {
         .context("start runtime")?;
     runtime.block_on(async {
         let traces = telemetry::init(&cli.log, "clawlink");
-        let ended = execute(cli.command).await;
+        let ended = Box::pin(execute(cli.command)).await;
         traces.finish().await;
         ended
     })

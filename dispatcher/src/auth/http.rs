@@ -160,7 +160,7 @@ pub(super) async fn key_token(
         ApiError::unauthorized("the API key is unknown, expired, revoked or of another workspace")
     };
     let address = from.map(|Extension(Peer(address))| address);
-    app.attempts.from_address(&app.bus, address).await?;
+    app.attempts.of_address(&app.bus, address).await?;
     let found = rights::of_key_hash(&app, hash_token(body.api_key.expose())).await?;
     let (principal, _) = found.ok_or_else(wrong)?;
     let own = TenantId::Number(principal.workspace.0);

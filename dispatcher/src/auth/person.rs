@@ -60,7 +60,7 @@ pub(super) async fn register(
     if registration == Registration::Closed {
         return Err(registration_closed());
     }
-    app.attempts.from_address(&app.bus, address).await?;
+    app.attempts.of_address(&app.bus, address).await?;
     let hash = app.passwords.hash(password).await?;
     let mut tx = app.db.begin().await?;
     let is_first = users::lock_registration(&mut tx).await?;
@@ -123,7 +123,7 @@ pub(super) async fn login(
     address: Option<IpAddr>,
 ) -> ApiResult<SignIn> {
     let wrong = || ApiError::unauthorized("the e-mail address or the password is wrong");
-    app.attempts.from_address(&app.bus, address).await?;
+    app.attempts.of_address(&app.bus, address).await?;
     let email = email_address(email).unwrap_or_default();
     app.attempts.at_account(&app.bus, &email).await?;
     let mut db = app.db.acquire().await?;

@@ -72,7 +72,7 @@ pub(super) async fn reset(
     password: &Secret,
     address: Option<IpAddr>,
 ) -> ApiResult<()> {
-    app.attempts.from_address(&app.bus, address).await?;
+    app.attempts.of_address(&app.bus, address).await?;
     let hash = app.passwords.hash(password).await?;
     let mut tx = app.db.begin().await?;
     let user = resets::take(&mut tx, &hash_token(token.expose())).await?;

@@ -93,7 +93,7 @@ pub(super) async fn callback(
 ) -> ApiResult<Response> {
     let address = from.map(|Extension(Peer(address))| address);
     let provider = find(&app, &name)?;
-    app.attempts.from_address(&app.bus, address).await?;
+    app.attempts.of_address(&app.bus, address).await?;
     let (Some(code), Some(state)) = (back.code, back.state) else {
         let why = back
             .error

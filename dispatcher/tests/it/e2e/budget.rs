@@ -41,10 +41,14 @@ fn messages(events: &[Value]) -> Vec<&str> {
 #[tokio::test]
 async fn a_day_without_money_stops_claude_inside_a_tool_and_a_raise_lets_it_go_on() {
     let world = World::with_repository().await;
+    let mut before = world.on_repository("app", "shell", "echo half > done.txt");
+    before["autoCommit"] = json!(false);
+    let (first, _) = world.run(before).await;
     world.app.limit(json!({"dailyBudgetUsd": 0.0006})).await;
     // Only the first answer of the model is paid for.
-    let long = "[[bash:echo half > done.txt; python3 -c 'import time; time.sleep(300)']]";
-    let (first, events) = world.run(world.ask(long)).await;
+    let mut long = world.go_on(&first.session, "[[sleep]]");
+    long["autoCommit"] = json!(true);
+    let (first, events) = world.run(long).await;
     let end = event(&events, "error");
     assert_eq!(end["code"], "budget_exceeded", "{end}");
     let words = end["error"].as_str().unwrap();

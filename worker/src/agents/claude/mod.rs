@@ -182,7 +182,7 @@ impl Talk {
             verdict.failure = None;
             verdict.result = Some(plan);
         }
-        verdict.add_usage_of(self.verdict.take());
+        verdict.keep_usage_of(self.verdict.take());
         let goes_on = !self.unheard.is_empty() && verdict.failure.is_none();
         self.verdict = Some(verdict);
         if goes_on {

@@ -73,23 +73,12 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Adds what an earlier turn of the same run consumed.
-    pub(super) fn add_usage_of(&mut self, earlier: Option<Self>) {
-        let Some(more) = earlier.and_then(|earlier| earlier.usage) else {
-            return;
-        };
-        let usage = self.usage.get_or_insert_default();
-        usage.input_tokens = usage.input_tokens.saturating_add(more.input_tokens);
-        usage.output_tokens = usage.output_tokens.saturating_add(more.output_tokens);
-        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
-            (Some(one), Some(other)) => Some(one.saturating_add(other)),
-            (one, other) => one.or(other),
-        };
-        usage.cache_read_tokens = sum(usage.cache_read_tokens, more.cache_read_tokens);
-        usage.cost_usd = match (usage.cost_usd, more.cost_usd) {
-            (Some(one), Some(other)) => Some(one + other),
-            (one, other) => one.or(other),
-        };
+    /// Keeps what an earlier turn of the same run said that was consumed, if this one says nothing:
+    /// what is said is the sum of all of them.
+    pub(super) fn keep_usage_of(&mut self, earlier: Option<Self>) {
+        if self.usage.is_none() {
+            self.usage = earlier.and_then(|earlier| earlier.usage);
+        }
     }
 }
 
