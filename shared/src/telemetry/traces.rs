@@ -29,6 +29,9 @@ const EXPORT_WITHIN: Duration = Duration::from_secs(5);
 /// How long sending the last spans may take when the process ends.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the last tasks of a process have to let go of their spans.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// Whether spans of this process are sent anywhere.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
@@ -69,8 +72,8 @@ impl Traces {
     /// Sends the last spans, up to a bound.
     pub async fn finish(self) {
         let Some(provider) = self.0 else { return };
-        // Tasks that were just aborted give up the spans they hold.
-        tokio::task::yield_now().await;
+        // Tasks that were just aborted, and threads that end, give up the spans they hold.
+        tokio::time::sleep(SETTLE).await;
         // It waits for a thread that waits for a task here.
         let sent = tokio::task::spawn_blocking(move || provider.shutdown());
         if !matches!(

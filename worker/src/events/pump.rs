@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clawlink_shared::control::{MAX_BATCH_BYTES, MAX_EVENT_BYTES};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::line::{Cleaner, encode, substitute};
@@ -44,6 +45,7 @@ pub struct Pump {
     flushes: mpsc::Sender<oneshot::Sender<()>>,
     shared: Arc<Shared>,
     held: Held,
+    _delivering: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -83,11 +85,12 @@ impl Pump {
         let runtime = tokio::runtime::Handle::current();
         let writing = scribe.write_all(drafts, flush_requests).in_current_span();
         tokio::task::spawn_blocking(move || runtime.block_on(writing));
-        tokio::spawn(deliver(shared.clone(), held.clone()).in_current_span());
+        let delivering = deliver(shared.clone(), held.clone()).in_current_span();
         Self {
             flushes,
             shared,
             held,
+            _delivering: AbortOnDropHandle::new(tokio::spawn(delivering)),
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) async fn events(
     let (first, last) = (first.n as i64, last.n as i64);
 
     let (acked_n, appended) = if events.iter().any(|event| told::is_ours(event.kind)) {
-        Box::pin(told::store(&app, id, &hash, &events, (first, last))).await?
+        Box::pin(told::keep(&app, id, &hash, &events, (first, last))).await?
     } else {
         store(&app, id, &hash, &events, (first, last)).await?
     };

@@ -44,7 +44,7 @@ pub(super) fn fault(event: &WorkerEvent) -> Option<String> {
 
 /// Stores what is new of the numbers `first..=last`; answers the highest number that is
 /// committed, and what there is to publish.
-pub(super) async fn store(
+pub(super) async fn keep(
     app: &App,
     id: ExecutionId,
     hash: &[u8; 32],

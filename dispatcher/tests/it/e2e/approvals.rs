@@ -20,7 +20,7 @@ fn asking(world: &Shaky, prompt: &str, mode: &str) -> Value {
 
 impl Shaky {
     /// The next open question of an execution.
-    async fn question(&self, run: &Submitted) -> Value {
+    pub(super) async fn question(&self, run: &Submitted) -> Value {
         let path = format!("/executions/{}/approvals", run.execution);
         eventually("the agent asks", async || {
             let answer = self.app.get(&path).send().await.ok()?;
@@ -31,7 +31,7 @@ impl Shaky {
         .await
     }
 
-    async fn answer(&self, run: &Submitted, question: &Value, body: Value) {
+    pub(super) async fn answer(&self, run: &Submitted, question: &Value, body: Value) {
         let id = question["approvalId"].as_str().unwrap();
         let path = format!("/executions/{}/approvals/{id}", run.execution);
         let answer = self.app.post(&path).json(&body).send().await.unwrap();
@@ -53,7 +53,7 @@ impl Shaky {
         messages.last().expect("a call").body.to_string()
     }
 
-    async fn completed(&self, run: &Submitted, worker: Worker) -> Vec<Value> {
+    pub(super) async fn completed(&self, run: &Submitted, worker: Worker) -> Vec<Value> {
         let events = self.end_of(run).await;
         assert_eq!(last(&events)["type"], "completed", "{events:#?}");
         assert_eq!(worker.exit_code().await, Some(0));

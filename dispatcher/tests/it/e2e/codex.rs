@@ -69,16 +69,20 @@ async fn the_model_sees_the_earlier_turn_on_another_worker() {
 
 #[tokio::test]
 async fn a_denied_command_is_not_run_and_the_reason_reaches_the_model() {
-    let world = World::start().await;
+    let world = Shaky::start().await;
+    let worker = world.worker();
     let mut request = ask("[[write]] a file");
     request["providerOptions"]["permissionMode"] = json!("default");
-    let (_, events) = world.run(request).await;
+    let run = world.submit(request).await;
+    let question = world.question(&run).await;
+    let body = json!({"decision": "deny", "message": "not in this directory"});
+    world.answer(&run, &question, body).await;
+    let events = world.completed(&run, worker).await;
     let result = event(&events, "agent_tool_result");
     assert_eq!(result["ok"], false, "{result}");
-    event(&events, "completed");
     let last = world.model.messages().pop().unwrap();
     let text = last.body["input"].to_string();
-    assert!(text.contains("approval"), "{text}");
+    assert!(text.contains("not in this directory"), "{text}");
 }
 
 #[tokio::test]
@@ -89,7 +93,10 @@ async fn what_the_model_refuses_has_a_code() {
         ("[[err429]]", "rate_limited", true),
         ("[[err500]]", "agent_error", false),
     ] {
-        let (_, events) = world.run(ask(prompt)).await;
+        let worker = world.patient_worker(0);
+        let submitted = world.submit(ask(prompt)).await;
+        let events = world.events(submitted.execution).await;
+        assert_eq!(worker.exit_code().await, Some(0));
         let error = event(&events, "error");
         assert_eq!(error["code"], code, "{error}");
         assert_eq!(error["retryable"], is_retryable, "{error}");
