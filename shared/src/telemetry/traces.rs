@@ -159,6 +159,13 @@ impl<E: SpanExporter + 'static> SpanExporter for OnRuntime<E> {
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         self.inner.shutdown_with_timeout(timeout)
     }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        // Called before anything is sent, so nobody shares it yet.
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.set_resource(resource);
+        }
+    }
 }
 
 #[cfg(test)]

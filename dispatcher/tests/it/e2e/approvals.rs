@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::shaky::{Shaky, last, work_of};
-use super::world::{Submitted, Worker, event, said};
+use super::world::{Submitted, Worker, event};
 use crate::wait::eventually;
 
 /// A request for claude, which asks before it does anything.
@@ -227,7 +227,9 @@ async fn a_message_in_mid_run_is_heard_by_the_model() {
         event(&events, "user_message")["messageId"],
         sent["messageId"]
     );
-    assert!(said(&events).concat().contains("heard"), "{events:#?}");
+    // The CLI hands it on beside the tool's result.
+    let last = world.last_request();
+    assert!(last.contains("[[echo:heard]] please"), "{last}");
     let turns = world.app.get(&format!("/sessions/{}", run.session)).send();
     let turns: Value = turns.await.unwrap().json().await.unwrap();
     assert_eq!(
