@@ -17,6 +17,10 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// How plans are made. Compiling one takes longer than any of our statements may. A plan is kept
+/// while its connection lives: one made while a table was small would read all of it for as
+/// long, where every statement has its index.
+const PLANNING: [(&str, &str); 2] = [("jit", "off"), ("enable_seqscan", "off")];
 /// How long a caller waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long a test of a connection is believed. A server that was away for longer is found out
@@ -64,8 +68,7 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE)
-            // Compiling a plan takes longer than any of our statements may.
-            .connect_with(options.options([("jit", "off")]))
+            .connect_with(options.options(PLANNING))
             .await
             .context("connect to Postgres")?;
         Ok(Self(Arc::new(Parts {

@@ -25,8 +25,9 @@ pub(super) const EVENTS: u32 = 5;
 const SUBMITTERS: u32 = 8;
 /// Executions that wait for each worker: the queue is never empty, and never near its bound.
 const BACKLOG: u32 = 4;
-/// Executions that open connections and fill caches, not counted.
-const WARM_UP: u32 = 100;
+/// Executions that open connections, fill caches and let each connection settle on its plans
+/// (Postgres plans a statement anew for its first five calls), not counted.
+const WARM_UP: u32 = 500;
 /// How long one claim waits; it ends earlier when all is done.
 const WAIT: Duration = Duration::from_secs(20);
 /// Before a full queue is tried again.
