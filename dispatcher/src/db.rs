@@ -27,6 +27,24 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 /// before a statement is sent.
 const BELIEVED: Duration = Duration::from_millis(250);
 
+/// Whether an error means that Postgres is away, and says nothing of what was asked of it.
+pub fn is_away(error: &anyhow::Error) -> bool {
+    let away = |code: &str| {
+        ["57P", "08", "53"]
+            .iter()
+            .any(|class| code.starts_with(class))
+    };
+    let mut errors = error.chain().filter_map(|link| link.downcast_ref());
+    errors.any(|error| match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(inner) => inner.code().is_some_and(|code| away(&code)),
+        _ => false,
+    })
+}
+
 /// The database of an installation; cheap to clone.
 #[derive(Clone)]
 pub struct Db(Arc<Parts>);
@@ -79,7 +97,7 @@ impl Db {
         })))
     }
 
-    /// Lends a connection; waits for one at most 5 s.
+    /// Lends a connection; waits at most 5 s for its turn, and as long for Postgres.
     pub async fn acquire(&self) -> sqlx::Result<Lent> {
         let permits = self.0.permits.clone();
         let permit = tokio::time::timeout(ACQUIRE, permits.acquire_owned())

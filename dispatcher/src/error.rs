@@ -11,6 +11,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use clawlink_shared::problem::{FieldFault, MEDIA_TYPE, Problem};
 
+use crate::db;
+
 /// What handlers return instead of an answer. One pointer: results stay small on the way.
 #[derive(Debug)]
 pub struct ApiError(Box<Inner>);
@@ -195,18 +197,7 @@ impl fmt::Display for ApiError {
 /// An unexpected error; what it says stays in the log. Postgres being away is 503.
 impl From<anyhow::Error> for ApiError {
     fn from(cause: anyhow::Error) -> Self {
-        if cause.chain().any(|link| {
-            link.downcast_ref::<sqlx::Error>().is_some_and(|error| {
-                matches!(
-                    error,
-                    sqlx::Error::Io(_)
-                        | sqlx::Error::PoolTimedOut
-                        | sqlx::Error::PoolClosed
-                        | sqlx::Error::Tls(_)
-                ) || matches!(error, sqlx::Error::Database(inner)
-                    if inner.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08") || code.starts_with("53")))
-            })
-        }) {
+        if db::is_away(&cause) {
             return Self::unavailable("the database cannot be reached; try again", cause);
         }
         if cause.chain().any(|link| {

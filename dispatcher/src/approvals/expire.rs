@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Answer, BY_END, decide, store};
 use crate::app::App;
 use crate::executions::live;
-use crate::feed;
+use crate::{db, feed};
 
 /// Questions looked at in one round.
 const BATCH: i64 = 100;
@@ -31,15 +31,21 @@ pub(super) async fn expire_loop(app: App) {
     }
 }
 
-/// One round; answers how many questions it settled.
+/// One round; answers how many questions it settled. One that cannot be settled is tried again,
+/// and holds up no other.
 pub async fn expire(app: &App) -> anyhow::Result<usize> {
     let mut db = app.db.acquire().await?;
     let due = store::due(&mut db, BATCH).await?;
     drop(db);
     let mut settled = 0;
     for (workspace, execution, id) in due {
-        if expire_one(app, workspace, execution, id).await? {
-            settled += 1;
+        match expire_one(app, workspace, execution, id).await {
+            Ok(is_settled) => settled += usize::from(is_settled),
+            Err(error) if db::is_away(&error) => return Err(error),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, %execution, approval = %id, "question not expired");
+            }
         }
     }
     Ok(settled)

@@ -5,13 +5,12 @@ use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::store::finish::{self, End};
+use super::store::finish::End;
 use super::store::{cancel, locked};
-use super::{publish, queue};
+use super::{queue, wind_up};
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::error::{ApiError, ApiResult};
-use crate::outbox;
 
 /// What a request to cancel found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +57,7 @@ pub async fn request(
                 by: Some(by.name.clone()),
             };
             record(&mut tx, workspace, id, by, reason).await?;
-            let appended = finish::end(&mut tx, &held, &end).await?;
-            tx.commit().await?;
-            publish(app, id, appended);
-            outbox::poke(app);
-            outbox::poke_slow(app);
-            metrics::counter!("clawlink_executions_ended_total", "state" => "cancelled")
-                .increment(1);
+            wind_up::end(app, tx, held, &end).await?;
             if let Err(error) = queue::remove(&app.bus, id).await {
                 tracing::debug!(%error, %id, "stays queued; Postgres refuses it");
             }

@@ -12,8 +12,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::accept::first_events;
-use super::store::accept::{self as rows, Link, NewExecution, Written};
-use super::store::assignment;
+use super::store::accept::{self as rows, Link, NewExecution, Next, Written};
 use super::store::events::Appended;
 use super::store::locked::Locked;
 use super::wait::{Outlook, WaitReason};
@@ -31,27 +30,28 @@ pub(super) struct FollowUp {
     pub(super) appended: Appended,
 }
 
-/// Makes the next turn of a locked execution's session, before that one ends.
+/// Makes the next turn of a locked execution's session, before that one ends; `None` if what was
+/// stored with that one cannot be read any more.
 pub(super) async fn make(
     app: &App,
     db: &mut PgConnection,
     held: &Locked,
     left: &[Left],
-) -> anyhow::Result<FollowUp> {
-    let claim = held.claim.context("nobody holds the execution")?;
-    let stored = assignment::by_claim(db, claim).await?;
-    let stored = stored.context("nobody holds the execution")?;
-    let mut spec = Spec::deserialize(&stored.spec).context("read stored request")?;
+) -> anyhow::Result<Option<FollowUp>> {
+    let next = rows::next_after(db, held.log.execution).await?;
+    let (mut spec, credentials) = match stored(app, &next) {
+        Ok(stored) => stored,
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::error!(error, execution = %held.log.execution, "no next turn can be made");
+            return Ok(None);
+        }
+    };
     let texts: Vec<&str> = left.iter().map(|left| left.text.as_str()).collect();
     spec.prompt = vec![PromptPart::Text {
         text: texts.join("\n\n"),
     }];
-    let credentials = match &stored.sealed {
-        Some(sealed) => app.keys.open(stored.uuid.as_bytes(), sealed)?,
-        None => b"{}".to_vec(),
-    };
     let by = left.last().map_or("", |left| left.sent_by.as_str());
-    let next = rows::next_after(db, held.log.execution).await?;
     let id = next.id;
     let uuid = Uuid::new_v4();
     let outlook = Outlook {
@@ -99,5 +99,15 @@ pub(super) async fn make(
     };
     metrics::counter!("clawlink_executions_accepted_total", "agent" => spec.agent.as_str())
         .increment(1);
-    Ok(FollowUp { id, appended })
+    Ok(Some(FollowUp { id, appended }))
+}
+
+/// What was stored with the turn before.
+fn stored(app: &App, next: &Next) -> anyhow::Result<(Spec, Vec<u8>)> {
+    let spec = Spec::deserialize(&next.spec).context("read stored request")?;
+    let credentials = match &next.sealed {
+        Some(sealed) => app.keys.open(next.uuid.as_bytes(), sealed)?,
+        None => b"{}".to_vec(),
+    };
+    Ok((spec, credentials))
 }

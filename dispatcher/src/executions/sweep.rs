@@ -12,12 +12,12 @@ use clawlink_shared::id::{ClaimId, ExecutionId};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::store::finish::{self, End};
+use super::store::finish::End;
 use super::store::locked::{self, Locked};
 use super::store::requeue::{self, Because};
 use super::{publish, wind_up};
 use crate::app::App;
-use crate::outbox;
+use crate::{db, outbox};
 
 /// Executions looked at in one sweep.
 const BATCH: i64 = 100;
@@ -68,7 +68,8 @@ pub(super) async fn sweep_loop(app: App) {
     }
 }
 
-/// One sweep; answers how many executions it changed.
+/// One sweep; answers how many executions it changed. One that cannot be swept is tried again,
+/// and holds up no other; an error means that the database is away.
 pub async fn sweep(app: &App, trust: Trust) -> anyhow::Result<usize> {
     let mut db = app.db.acquire().await?;
     let tuning = &app.tuning;
@@ -78,15 +79,21 @@ pub async fn sweep(app: &App, trust: Trust) -> anyhow::Result<usize> {
     drop(db);
     let mut changed = 0;
     for execution in overdue {
-        if sweep_one(app, execution, trust).await? {
-            changed += 1;
+        match sweep_one(app, execution, trust).await {
+            Ok(true) => changed += 1,
+            Ok(false) => {}
+            Err(error) if db::is_away(&error) => return Err(error),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, %execution, "an overdue execution cannot be swept");
+            }
         }
     }
     Ok(changed)
 }
 
-/// Puts an execution back whose assignment could not be made. Best effort: the sweep does the
-/// same when the time to acknowledge is over.
+/// Puts an execution back whose assignment could not be made, or ends it if somebody asked for
+/// that meanwhile. Best effort: the sweep does the same when the time to acknowledge is over.
 pub(super) async fn give_back(app: &App, execution: ExecutionId, claim: ClaimId) {
     let giving = async {
         let mut tx = app.db.begin().await?;
@@ -96,6 +103,9 @@ pub(super) async fn give_back(app: &App, execution: ExecutionId, claim: ClaimId)
         }) else {
             return Ok(());
         };
+        if let Some(end) = cancelled(&held) {
+            return wind_up::end(app, tx, held, &end).await;
+        }
         let appended = requeue::requeue(&mut tx, &mut held, Because::NotHandedOut).await?;
         tx.commit().await?;
         publish(app, execution, appended);
@@ -124,19 +134,7 @@ pub(super) async fn end_broken(
         code: failure.code,
         message: failure.message,
     });
-    let appended = finish::end(&mut tx, &held, &end).await?;
-    tx.commit().await?;
-    publish(app, execution, appended);
-    count_end(app, &end);
-    Ok(())
-}
-
-/// What follows every end that is committed here.
-fn count_end(app: &App, end: &End) {
-    outbox::poke(app);
-    outbox::poke_slow(app);
-    let state = end.state().as_str();
-    metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
+    wind_up::end(app, tx, held, &end).await
 }
 
 /// The end of an execution that somebody asked to cancel.
@@ -162,33 +160,27 @@ async fn sweep_one(app: &App, execution: ExecutionId, trust: Trust) -> anyhow::R
     let Some(verdict) = judge(app, &held, trust) else {
         return Ok(false);
     };
-    let from = held.state;
-    let (wound_up, appended) = match &verdict {
+    let (from, worker) = (held.state.as_str(), held.worker.clone());
+    let then = match verdict {
         Verdict::Requeue(because) => {
             let wound_up = wind_up::before_requeue(&mut tx, &mut held).await?;
-            let appended = requeue::requeue(&mut tx, &mut held, *because).await?;
-            (wound_up, appended)
+            let appended = requeue::requeue(&mut tx, &mut held, because).await?;
+            tx.commit().await?;
+            wound_up.publish(app, execution, appended);
+            app.bus.publish_control(execution);
+            outbox::poke(app);
+            match because {
+                Because::Unacknowledged => "unacknowledged",
+                _ => "requeued",
+            }
         }
         Verdict::End(end) => {
-            let wound_up = wind_up::before_end(app, &mut tx, &mut held, end).await?;
-            (wound_up, finish::end(&mut tx, &held, end).await?)
-        }
-    };
-    tx.commit().await?;
-    wound_up.publish(app, execution, appended);
-    app.bus.publish_control(execution);
-    outbox::poke(app);
-    let what = match &verdict {
-        Verdict::Requeue(Because::Unacknowledged) => "unacknowledged",
-        Verdict::Requeue(_) => "requeued",
-        Verdict::End(end) => {
-            count_end(app, end);
+            wind_up::end(app, tx, held, &end).await?;
             end.state().as_str()
         }
     };
-    metrics::counter!("clawlink_leases_lost_total", "from" => from.as_str(), "then" => what)
-        .increment(1);
-    tracing::info!(%execution, from = from.as_str(), then = what, worker = held.worker, "swept");
+    metrics::counter!("clawlink_leases_lost_total", "from" => from, "then" => then).increment(1);
+    tracing::info!(%execution, from, then, worker, "swept");
     Ok(true)
 }
 

@@ -11,9 +11,10 @@ use sqlx::PgConnection;
 use super::follow_up::{self, FollowUp};
 use super::publish;
 use super::store::events::{Appended, NewEvent, append};
-use super::store::finish::End;
+use super::store::finish::{self, End};
 use super::store::locked::Locked;
 use crate::app::App;
+use crate::db::Open;
 use crate::{approvals, messages, outbox};
 
 /// What is to be published once the end is committed.
@@ -38,6 +39,26 @@ impl WoundUp {
     }
 }
 
+/// Ends a locked execution of which no worker reports the end; commits, and tells everybody.
+pub(super) async fn end(
+    app: &App,
+    mut tx: Open,
+    mut held: Locked,
+    end: &End,
+) -> anyhow::Result<()> {
+    let execution = held.log.execution;
+    let wound_up = before_end(app, &mut tx, &mut held, end).await?;
+    let appended = finish::end(&mut tx, &held, end).await?;
+    tx.commit().await?;
+    wound_up.publish(app, execution, appended);
+    app.bus.publish_control(execution);
+    outbox::poke(app);
+    outbox::poke_slow(app);
+    let state = end.state().as_str();
+    metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
+    Ok(())
+}
+
 /// Before the end of a locked execution.
 pub(super) async fn before_end(
     app: &App,
@@ -59,15 +80,23 @@ pub(super) async fn before_end(
                     .to_owned()
             }
             End::Completed | End::Failed { .. } => {
-                let made = follow_up::make(app, db, held, &left).await?;
-                messages::moved(db, held, made.id).await?;
-                let text = format!(
-                    "The agent ended before it took what was said last: that is execution {} now, \
-                     the session's next turn.",
-                    made.id
-                );
-                next = Some(made);
-                text
+                next = follow_up::make(app, db, held, &left).await?;
+                match &next {
+                    Some(made) => {
+                        messages::moved(db, held, made.id).await?;
+                        format!(
+                            "The agent ended before it took what was said last: that is \
+                             execution {} now, the session's next turn.",
+                            made.id
+                        )
+                    }
+                    None => {
+                        messages::drop_open(db, held).await?;
+                        "What was said last did not reach the agent, and the stored request \
+                         cannot be read any more: say it in a new request."
+                            .to_owned()
+                    }
+                }
             }
         };
         let fields = json!({ "message": text });

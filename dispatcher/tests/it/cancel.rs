@@ -5,6 +5,8 @@ use std::time::Duration;
 use clawlink::executions::sweep::{Trust, sweep};
 use clawlink_shared::control::Order;
 use serde_json::json;
+use sqlx::Connection as _;
+use uuid::Uuid;
 
 use crate::app::TestApp;
 use crate::worker::Worker;
@@ -133,4 +135,35 @@ async fn racing_completion_loss_and_claims_it_still_ends_once() {
         }
         assert!(test.log(&job).await.len() >= 3);
     }
+}
+
+#[tokio::test]
+async fn one_that_is_cancelled_while_it_cannot_be_handed_out_ends() {
+    let test = TestApp::start_with(|settings| {
+        // The sweeper does not come first.
+        settings.tuning.ack = Duration::from_secs(3600);
+    })
+    .await;
+    test.limit(json!({"dailyBudgetUsd": 100})).await;
+    let job = test.submit().await;
+    test.queued().await;
+    // What was spent is looked up between confirming a claim and answering it.
+    let mut db = test.superuser().await;
+    let mut tx = db.begin().await.unwrap();
+    sqlx::query("lock table usage in access exclusive mode")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let worker = Worker::new(&test.dispatcher);
+    let claiming =
+        tokio::spawn(async move { worker.claim_call(Uuid::new_v4(), &["shell"], 0).await });
+    test.becomes(&job, "planning").await;
+    assert_eq!(test.cancel(&job).await, 202);
+    sqlx::query("alter table usage rename to usage_elsewhere")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(claiming.await.unwrap().status(), 500);
+    test.becomes(&job, "cancelled").await;
 }

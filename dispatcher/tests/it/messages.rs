@@ -5,11 +5,14 @@ use clawlink::executions::sweep::{Trust, sweep};
 use clawlink_shared::control::Order;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use uuid::Uuid;
 
 use crate::app::TestApp;
 use crate::approvals::Agent;
 use crate::jobs::Job;
+use crate::sweep::{lapse, sweep_now};
+use crate::wait::eventually;
 use crate::worker::Worker;
 
 /// A conversation that a scripted worker runs.
@@ -257,4 +260,92 @@ async fn turns(test: &TestApp, job: &Job) -> i64 {
         .fetch_one(test.db())
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn what_is_said_while_the_end_is_being_written_is_not_lost() {
+    let test = TestApp::start().await;
+    let (job, agent) = conversation(&test, json!({})).await;
+    let mut db = test.superuser().await;
+    let mut tx = db.begin().await.unwrap();
+    sqlx::query("select from executions where id = $1 for no key update")
+        .bind(job.id)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let completing = tokio::spawn(async move { agent.complete().await });
+    eventually(
+        "the report has been read, and waits to be written",
+        async || {
+            let waiting: i64 = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock'",
+            )
+            .fetch_one(test.db())
+            .await
+            .unwrap();
+            (waiting == 1).then_some(())
+        },
+    )
+    .await;
+    sqlx::query("update executions set orders = orders + 1 where id = $1")
+        .bind(job.id)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    sqlx::query(
+        "insert into messages (id, workspace_id, execution_id, text, sent_by, state, order_number)
+         select gen_random_uuid(), workspace_id, id, 'one more', 'key:1', 'open', orders
+         from executions where id = $1",
+    )
+    .bind(job.id)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    completing.await.unwrap();
+    let next = claim(&test).await;
+    let prompt = serde_json::to_value(&next.held.assignment.request.prompt).unwrap();
+    assert_eq!(prompt[0]["text"], "one more");
+}
+
+/// An execution that waits for its second worker, with a message that the first did not take.
+async fn requeued(test: &TestApp) -> Job {
+    let (job, agent) = conversation(test, json!({"onWorkerLost": "resume"})).await;
+    assert_eq!(say(test, &job, "open").await.1["delivered"], "running");
+    lapse(test, &agent.held).await;
+    assert_eq!(sweep_now(test).await, 1);
+    job
+}
+
+async fn last_words(test: &TestApp, job: &Job) -> String {
+    let said = test.told(job, "message").await;
+    said.last().unwrap()["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_end_without_a_worker_says_what_becomes_of_it() {
+    let test = TestApp::start().await;
+    let cancelled = requeued(&test).await;
+    assert_eq!(test.cancel(&cancelled).await, 202);
+    assert!(last_words(&test, &cancelled).await.contains("cancelled"));
+
+    let unreadable = requeued(&test).await;
+    sqlx::query("update executions set spec = '[]' where id = $1")
+        .bind(unreadable.id)
+        .execute(test.db())
+        .await
+        .unwrap();
+    let worker = Worker::new(&test.dispatcher);
+    test.queued().await;
+    let held = worker.claim_as(Uuid::new_v4(), &["claude"], 0).await;
+    assert!(held.is_none());
+    assert_eq!(test.last_event(&unreadable).await["code"], "internal_error");
+    let said = last_words(&test, &unreadable).await;
+    assert!(said.contains("say it in a new request"), "{said}");
+    let open: i64 = sqlx::query_scalar("select count(*) from messages where state = 'open'")
+        .fetch_one(test.db())
+        .await
+        .unwrap();
+    assert_eq!(open, 0);
 }

@@ -213,3 +213,23 @@ async fn a_cancelled_execution_whose_worker_lives_may_finish_its_work() {
     assert_eq!(sweep_now(&test).await, 1, "not for ever");
     assert_eq!(test.state_of(&jobs[1].0).await, "cancelled");
 }
+
+#[tokio::test]
+async fn one_that_cannot_be_swept_holds_up_no_other() {
+    let test = TestApp::start().await;
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let job = test.submit().await;
+        let held = Worker::new(&test.dispatcher).run().await;
+        lapse(&test, &held).await;
+        jobs.push(job);
+    }
+    // As a later release may have written it; its lease lapsed first.
+    let odd = "update executions set agent = 'of-tomorrow',
+        lease_expires_at = now() - interval '1 hour' where id = $1";
+    let odd = sqlx::query(odd).bind(jobs[0].id);
+    odd.execute(test.db()).await.unwrap();
+    assert_eq!(sweep_now(&test).await, 1);
+    assert_eq!(test.state_of(&jobs[0]).await, "running");
+    assert_eq!(test.state_of(&jobs[1]).await, "failed");
+}

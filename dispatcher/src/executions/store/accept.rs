@@ -39,7 +39,8 @@ pub(crate) async fn room(
         "select pending_cap, nextval('executions_id_seq') as \"next!\",
             exists (select from limits where workspace_id = $1) as \"is_limited!\",
             running_cap <= (select count(*) from executions
-                where workspace_id = $1 and state in ('planning', 'running', 'waiting'))
+                where workspace_id = $1 and state in ('planning', 'running', 'waiting')
+                    and not is_external)
                 as \"is_at_cap!\",
             (select count(*) from executions
              where workspace_id = $1 and state = 'pending') as \"pending!\",
@@ -70,6 +71,12 @@ pub(crate) struct Next {
     pub(crate) priority: Priority,
     /// The stored agent of that one.
     pub(crate) agent: Option<AgentId>,
+    /// What that one ran: a `Spec`, unless another version wrote it.
+    pub(crate) spec: serde_json::Value,
+    /// That one's other name, which its credentials are sealed for.
+    pub(crate) uuid: Uuid,
+    /// Its credentials.
+    pub(crate) sealed: Option<Vec<u8>>,
 }
 
 /// What follows this execution.
@@ -78,8 +85,9 @@ pub(crate) async fn next_after(
     execution: ExecutionId,
 ) -> anyhow::Result<Next> {
     let row = sqlx::query!(
-        "select nextval('executions_id_seq') as \"next!\", priority, agent_id
-         from executions where id = $1",
+        "select nextval('executions_id_seq') as \"next!\", priority, agent_id, spec, uuid,
+            sealed as \"sealed?\"
+         from executions left join credentials on execution_id = id where id = $1",
         execution.0,
     )
     .fetch_one(db)
@@ -88,6 +96,9 @@ pub(crate) async fn next_after(
         id: ExecutionId(row.next),
         priority: Priority::from_i16(row.priority).unwrap_or_default(),
         agent: row.agent_id.map(AgentId),
+        spec: row.spec,
+        uuid: row.uuid,
+        sealed: row.sealed,
     })
 }
 

@@ -123,7 +123,8 @@ fn effects_of(held: &Locked) -> Vec<Effect> {
 }
 
 /// All of an end in one statement, so in one transaction: state, terminal event, archive and
-/// session, credentials, and what follows.
+/// session, credentials, and what follows. An order given since the execution was read, such as a
+/// message, appends no event; it counts as a change all the same, or nobody would see to it.
 async fn write(
     db: &mut PgConnection,
     held: &Locked,
@@ -160,6 +161,7 @@ async fn write(
             where id = $1 and state = $2 and last_seq = $11
                 and ($4::bytea is null or lease_hash = $4)
                 and (cancel_requested_at is not null) = $12 and pr_url is not distinct from $21
+                and orders = $22
                 and ($14::text is null or exists (select from granted))
             returning id, session_id, turn, worker_root
          ), logged as (
@@ -211,6 +213,7 @@ async fn write(
         &following.slow,
         &following.due_in,
         held.pr_url,
+        held.orders,
     )
     .fetch_one(db)
     .await?;
