@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use clawlink::executions::reconcile::reconcile;
 use clawlink_shared::secret::Secret;
 use uuid::Uuid;
 
@@ -131,4 +132,21 @@ async fn a_draining_dispatcher_lets_its_waiting_workers_go() {
         begun.elapsed() < Duration::from_secs(30),
         "waited to the end"
     );
+}
+
+#[tokio::test]
+async fn a_kind_that_only_another_release_knows_keeps_nothing_from_the_queue() {
+    let test = TestApp::start().await;
+    let odd = test.submit().await;
+    let job = test.submit().await;
+    test.queued().await;
+    sqlx::query("update executions set agent = 'of-tomorrow' where id = $1")
+        .bind(odd.id)
+        .execute(test.db())
+        .await
+        .unwrap();
+    flush(&test).await;
+    reconcile(test.app()).await.unwrap();
+    let held = Worker::new(&test.dispatcher).claim_now().await;
+    assert_eq!(held.expect("the other one").id(), job.id);
 }

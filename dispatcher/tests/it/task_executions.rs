@@ -3,10 +3,12 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::app::TestApp;
 use super::client::refusal;
 use super::jobs::Job;
+use super::sweep::{lapse, sweep_now};
 use super::wait::eventually;
 use super::worker::Worker;
 
@@ -18,7 +20,10 @@ struct Board {
 
 impl Board {
     async fn start() -> Self {
-        let test = TestApp::start().await;
+        Self::of(TestApp::start().await).await
+    }
+
+    async fn of(test: TestApp) -> Self {
         let mut board = Self { test, project: 0 };
         let project = json!({"key": "app", "name": "App", "defaultAgent": "shell"});
         board.project = board.made("/api/projects", project).await;
@@ -284,4 +289,60 @@ async fn a_later_turn_is_not_taken_before_an_earlier_one() {
     board.report(first.id, json!({"status": "completed"})).await;
     let taken = board.report(second.id, json!({"status": "running"})).await;
     assert_eq!(taken["status"], "running");
+}
+
+/// A workspace in which one execution may run.
+async fn narrow() -> Board {
+    let test = TestApp::start_with(|settings| settings.tuning.running_cap = 1).await;
+    Board::of(test).await
+}
+
+#[tokio::test]
+async fn what_runs_outside_takes_no_workers_place() {
+    let board = narrow().await;
+    let outside = board.run(board.task().await).await;
+    board.report(outside, json!({"status": "running"})).await;
+    let job = board.test.submit().await;
+    let shown = board.test.show(&job).await;
+    assert_ne!(shown["queue"]["waitReason"], "workspace_at_cap", "{shown}");
+    board.test.queued().await;
+    let held = Worker::new(&board.test.dispatcher).claim_now().await;
+    assert_eq!(held.expect("there is a place").id(), job.id);
+}
+
+#[tokio::test]
+async fn what_a_lost_worker_left_can_be_run_outside_while_another_has_its_place() {
+    let board = narrow().await;
+    let execution = board.run(board.task().await).await;
+    let lost = Worker::new(&board.test.dispatcher).claim().await;
+    assert_eq!(lost.id(), execution);
+    lost.ack().await;
+    lapse(&board.test, &lost).await;
+    assert_eq!(sweep_now(&board.test).await, 1);
+    let other =
+        json!({"codingAssistantProvider": "claude", "codingAssistantAuthentication": "a key"});
+    board.test.submit_with(other).await;
+    let worker = Worker::new(&board.test.dispatcher);
+    let held = worker.claim_as(Uuid::new_v4(), &["claude"], 20).await;
+    assert!(held.is_some());
+    let running = board.report(execution, json!({"status": "running"})).await;
+    assert_eq!(running["status"], "running");
+}
+
+#[tokio::test]
+async fn what_somebody_outside_lost_is_a_workers_alone() {
+    let board = Board::start().await;
+    let job = json!({"onWorkerLost": "resume"});
+    let job = board.test.submit_with(job).await;
+    board.report(job.id, json!({"status": "running"})).await;
+    let silent = "update executions set lease_expires_at = now() - interval '1 s' where id = $1";
+    let silent = sqlx::query(silent).bind(job.id);
+    silent.execute(board.test.db()).await.unwrap();
+    assert_eq!(sweep_now(&board.test).await, 1);
+    let held = Worker::new(&board.test.dispatcher).run().await;
+    assert_eq!(held.id(), job.id);
+    let path = format!("/api/runtime/executions/{}/state", job.id);
+    let report = board.call(Method::PATCH, &path);
+    let (status, problem) = refusal(report.json(&json!({"status": "completed"}))).await;
+    assert_eq!((status, &problem["error"]), (409, &json!("held_by_worker")));
 }

@@ -11,12 +11,14 @@ use axum::{Extension, Json};
 use clawlink_shared::execution::{ErrorCode, State as ExecutionState};
 use clawlink_shared::id::ExecutionId;
 use serde::Deserialize;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use super::super::store::events::Appended;
 use super::super::store::finish::{self, End, Work};
 use super::super::store::locked::{self, Locked};
 use super::super::store::portal;
-use super::super::{no_such_execution, publish, queue};
+use super::super::{no_such_execution, publish, queue, wind_up};
 use super::http::{Shown, already_ended, shown};
 use crate::app::App;
 use crate::auth::principal::Principal;
@@ -68,48 +70,67 @@ pub(super) async fn report(
     let found = locked::lock(&mut tx, id, None, Some(principal.workspace)).await?;
     let found = found.filter(|held| rules.shows(&principal, held.log.session));
     let mut held = found.ok_or_else(no_such_execution)?;
-    let was_pending = held.state == ExecutionState::Pending;
-    let mut appended = Vec::new();
-    if was_pending {
-        let taken = portal::take(&mut tx, &mut held, &principal.name(), SILENCE).await?;
-        appended.push(taken.ok_or_else(|| {
-            ApiError::conflict(
-                "session_busy",
-                "an earlier turn of this session has not ended; wait for it",
-            )
-        })?);
-        if held.task.is_some() {
-            outbox::add(&mut tx, &Effect::FollowTask { execution: id }).await?;
-        }
-    } else if held.state.is_terminal() {
-        return Err(already_ended());
-    } else if !held.is_external {
-        return Err(ApiError::conflict(
-            "held_by_worker",
-            "a worker runs this execution; only it may report how it goes",
-        ));
-    }
+    let taken = take(&mut tx, &mut held, &principal).await?;
+    let mut ended = None;
     match end(&report, &held, &principal) {
         Some(end) => {
+            // What was said to a worker that was lost before.
+            let wound_up = wind_up::before_end(&app, &mut tx, &mut held, &end).await?;
             let work = Work {
                 result: report.result,
                 ..Work::default()
             };
-            appended.push(finish::end_with(&mut tx, &held, &end, &work).await?);
+            let appended = finish::end_with(&mut tx, &held, &end, &work).await?;
+            ended = Some((wound_up, appended));
         }
-        None if was_pending => {}
+        None if taken.is_some() => {}
         None => portal::renew(&mut tx, id, SILENCE).await?,
     }
     tx.commit().await?;
-    for appended in appended {
-        publish(&app, id, appended);
+    if let Some(taken) = taken {
+        publish(&app, id, taken);
+        if let Err(error) = queue::remove(&app.bus, id).await {
+            tracing::debug!(%error, %id, "stays queued; Postgres refuses it");
+        }
+    }
+    if let Some((wound_up, appended)) = ended {
+        wound_up.publish(&app, id, appended);
     }
     outbox::poke(&app);
     outbox::poke_slow(&app);
-    if was_pending && let Err(error) = queue::remove(&app.bus, id).await {
-        tracing::debug!(%error, %id, "stays queued; Postgres refuses it");
-    }
     shown(&app, &principal, id).await
+}
+
+/// Takes a locked execution that is pending, and says what there is to publish; one that the
+/// outside runs already stays as it is. 409 for any other.
+async fn take(
+    db: &mut PgConnection,
+    held: &mut Locked,
+    principal: &Principal,
+) -> ApiResult<Option<Appended>> {
+    match held.state {
+        ExecutionState::Pending => {}
+        state if state.is_terminal() => return Err(already_ended()),
+        _ if held.is_external => return Ok(None),
+        _ => {
+            return Err(ApiError::conflict(
+                "held_by_worker",
+                "a worker runs this execution; only it may report how it goes",
+            ));
+        }
+    }
+    let taken = portal::take(db, held, &principal.name(), SILENCE).await?;
+    let taken = taken.ok_or_else(|| {
+        ApiError::conflict(
+            "session_busy",
+            "an earlier turn of this session has not ended; wait for it",
+        )
+    })?;
+    if held.task.is_some() {
+        let execution = held.log.execution;
+        outbox::add(db, &Effect::FollowTask { execution }).await?;
+    }
+    Ok(Some(taken))
 }
 
 /// The end that a report tells, if it tells one. From the wish to cancel on there is one end.

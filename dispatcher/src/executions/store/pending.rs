@@ -1,6 +1,6 @@
 //! Which pending executions may be handed out. *Eligible*: pending, nobody asked to cancel it,
 //! and no earlier turn of its session is open. One whose workspace is at its cap is eligible
-//! too, but parked.
+//! too, but parked; what somebody outside runs takes no place there.
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::execution::Priority;
@@ -21,11 +21,12 @@ struct Row {
 }
 
 impl Row {
-    fn ready(self) -> anyhow::Result<Ready> {
-        Ok(Ready {
+    /// `None` for a kind of agent that only another release knows: that one queues it.
+    fn ready(self) -> Option<Ready> {
+        Some(Ready {
             execution: ExecutionId(self.id),
             workspace: WorkspaceId(self.workspace_id),
-            agent: agent(&self.agent)?,
+            agent: agent(&self.agent).ok()?,
             priority: Priority::from_i16(self.priority).unwrap_or_default(),
             is_again: self.is_again,
             is_parked: self.is_parked,
@@ -52,7 +53,8 @@ pub(crate) async fn ready_of(
                         and earlier.state in ('pending', 'planning', 'running', 'waiting'))
          ), caps as (
             select id, running_cap <= (select count(*) from executions a
-                where a.workspace_id = w.id and a.state in ('planning', 'running', 'waiting'))
+                where a.workspace_id = w.id and a.state in ('planning', 'running', 'waiting')
+                    and not a.is_external)
                 as is_full
             from workspaces w where id in (select workspace_id from wanted)
          )
@@ -66,7 +68,7 @@ pub(crate) async fn ready_of(
     )
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(Row::ready).collect()
+    Ok(rows.into_iter().filter_map(Row::ready).collect())
 }
 
 /// A place in the listing of pending executions.
@@ -99,7 +101,8 @@ pub(crate) async fn ready_page(
             order by workspace_id, queued_at, id limit $4
          ), caps as (
             select id, running_cap <= (select count(*) from executions a
-                where a.workspace_id = w.id and a.state in ('planning', 'running', 'waiting'))
+                where a.workspace_id = w.id and a.state in ('planning', 'running', 'waiting')
+                    and not a.is_external)
                 as is_full
             from workspaces w where id in (select workspace_id from page)
          )
@@ -130,7 +133,7 @@ pub(crate) async fn ready_page(
     let ready = rows
         .into_iter()
         .filter(|row| row.is_eligible)
-        .map(|row| {
+        .filter_map(|row| {
             Row {
                 id: row.id,
                 workspace_id: row.workspace_id,
@@ -141,7 +144,7 @@ pub(crate) async fn ready_page(
             }
             .ready()
         })
-        .collect::<anyhow::Result<_>>()?;
+        .collect();
     Ok((ready, next))
 }
 
@@ -162,7 +165,8 @@ pub(crate) async fn ready_for(
             and e.workspace_id in (select w.id from workspaces w
                 where w.running_cap > (select count(*) from executions a
                     where a.workspace_id = w.id
-                        and a.state in ('planning', 'running', 'waiting')))
+                        and a.state in ('planning', 'running', 'waiting')
+                        and not a.is_external))
          order by e.priority desc, e.queued_at, e.id limit $2",
         &kinds,
         limit,
@@ -182,7 +186,8 @@ pub(crate) async fn is_at_cap(
 ) -> anyhow::Result<bool> {
     let is_full = sqlx::query_scalar!(
         "select running_cap <= (select count(*) from executions
-            where workspace_id = $1 and state in ('planning', 'running', 'waiting')) as \"full!\"
+            where workspace_id = $1 and state in ('planning', 'running', 'waiting')
+                and not is_external) as \"full!\"
          from workspaces where id = $1",
         workspace.0,
     )
@@ -216,7 +221,8 @@ pub(crate) async fn blocks(
                     and earlier.state in ('pending', 'planning', 'running', 'waiting'))
                 as \"is_session_busy!\",
             w.running_cap <= (select count(*) from executions a
-                where a.workspace_id = w.id and a.state in ('planning', 'running', 'waiting'))
+                where a.workspace_id = w.id and a.state in ('planning', 'running', 'waiting')
+                    and not a.is_external)
                 as \"is_at_cap!\"
          from executions e join workspaces w on w.id = e.workspace_id
          where e.id = $1 and e.state = 'pending'",

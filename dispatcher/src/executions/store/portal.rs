@@ -143,8 +143,8 @@ async fn select(
     rows.collect()
 }
 
-/// Gives a locked pending execution to somebody outside, and walks it to `running`. `None` if an
-/// earlier turn of its session has not ended.
+/// Gives a locked pending execution to somebody outside, and walks it to `running`: it takes no
+/// place of its workspace's. `None` if an earlier turn of its session has not ended.
 pub(crate) async fn take(
     db: &mut PgConnection,
     held: &mut Locked,
@@ -159,7 +159,8 @@ pub(crate) async fn take(
     let taken = sqlx::query!(
         "update executions e set state = 'running', is_external = true, worker_id = $2,
             attempt = attempt + 1, claimed_at = now(), acked_at = now(), started_at = now(),
-            lease_expires_at = now() + $3, lease_hash = null, claim_id = null, wait_reason = null
+            lease_expires_at = now() + $3, lease_hash = null, claim_id = null, wait_reason = null,
+            place = null
          where id = $1 and state = 'pending' and cancel_requested_at is null
             and not exists (select from executions earlier
                 where earlier.session_id = e.session_id and earlier.turn < e.turn

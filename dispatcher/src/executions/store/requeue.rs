@@ -64,7 +64,7 @@ pub(crate) async fn requeue(
         "update executions set state = 'pending', attempt = $3, lease_hash = null,
             lease_expires_at = null, claim_id = null, acked_at = null, worker_id = null,
             worker_root = null, last_n = 0, queued_at = now(), wait_reason = null,
-            resumed_after_loss = resumed_after_loss or $4,
+            resumed_after_loss = resumed_after_loss or $4, is_external = false,
             unacknowledged = unacknowledged + case when $5 then 1 else 0 end
          where id = $1 and state = $2",
         held.log.execution.0,

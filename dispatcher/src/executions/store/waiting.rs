@@ -42,7 +42,8 @@ pub(crate) async fn stale(
         "with full_workspaces as materialized (
             select w.id from workspaces w
             where w.running_cap <= (select count(*) from executions a
-                where a.workspace_id = w.id and a.state in ('planning', 'running', 'waiting'))
+                where a.workspace_id = w.id and a.state in ('planning', 'running', 'waiting')
+                    and not a.is_external)
          ), now_waiting as (
             select e.id, e.workspace_id, e.agent, e.wait_reason, e.queued_at,
                 case
@@ -69,17 +70,16 @@ pub(crate) async fn stale(
     )
     .fetch_all(db)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Stale {
-                execution: ExecutionId(row.id),
-                workspace: WorkspaceId(row.workspace_id),
-                agent: agent(&row.agent)?,
-                reason: WaitReason::from_name(&row.reason)
-                    .ok_or_else(|| anyhow::anyhow!("unknown wait reason {:?}", row.reason))?,
-            })
+    // What this release does not know, another one tells.
+    let known = rows.into_iter().filter_map(|row| {
+        Some(Stale {
+            execution: ExecutionId(row.id),
+            workspace: WorkspaceId(row.workspace_id),
+            agent: agent(&row.agent).ok()?,
+            reason: WaitReason::from_name(&row.reason)?,
         })
-        .collect()
+    });
+    Ok(known.collect())
 }
 
 /// Records an outlook and logs it as `queued`, if the execution still waits and has another
