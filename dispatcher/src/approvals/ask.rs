@@ -41,14 +41,14 @@ struct Fields<'a> {
     expires_at: String,
 }
 
-/// Writes down a question of a locked execution and what the rules say to it. The caller appends
-/// the events and moves the execution.
+/// Writes down a question of a locked execution and what the rules say to it; `None` if it was
+/// asked before. The caller appends the events and moves the execution.
 pub(crate) async fn ask(
     app: &App,
     db: &mut PgConnection,
     held: &mut Locked,
     requested: &Requested,
-) -> anyhow::Result<Asked> {
+) -> anyhow::Result<Option<Asked>> {
     let settings = store::rules::settings(db, held.workspace).await?;
     let expires_at = held.now + settings.timeout(&app.tuning);
     let fields = Fields {
@@ -70,7 +70,9 @@ pub(crate) async fn ask(
         requested,
         expires_at,
     };
-    store::insert(db, &new).await?;
+    if !store::insert(db, &new).await? {
+        return Ok(None);
+    }
     let asked = rules::Asked {
         agent: held.agent,
         kind: requested.kind,
@@ -84,10 +86,10 @@ pub(crate) async fn ask(
     } else {
         match judge(db, held, &asked).await? {
             Judged::Ask => {
-                return Ok(Asked {
+                return Ok(Some(Asked {
                     event,
                     resolved: None,
-                });
+                }));
             }
             Judged::BySession => ("session", None, true, ""),
             Judged::ByRule { rule, allow } => ("policy", Some(rule), allow, DENIED),
@@ -107,10 +109,10 @@ pub(crate) async fn ask(
     let number = live::number_order(db, held).await?;
     let id = requested.approval_id;
     store::settle(db, held.workspace, held.log.execution, id, &answer, number).await?;
-    Ok(Asked {
+    Ok(Some(Asked {
         event,
         resolved: Some(resolved(id, decision.as_str(), by, policy)?),
-    })
+    }))
 }
 
 async fn judge(

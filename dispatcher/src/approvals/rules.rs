@@ -2,7 +2,7 @@
 //!
 //! A rule that denies wins over everything, what a person allowed for the session wins over a
 //! rule that asks, and that over a rule that allows; without any, people are asked. No rule
-//! allows what it cannot see whole.
+//! allows what it cannot see whole, nor what one that denies cannot.
 
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::approval::QuestionKind;
@@ -112,6 +112,11 @@ pub(super) fn judge(rules: &[Rule], is_granted: bool, asked: &Asked<'_>) -> Judg
             rule: rule.id,
             allow: false,
         };
+    }
+    let is_unseen = asked.is_partial || asked.input.is_null();
+    if is_unseen && of(Verdict::Deny).next().is_some() {
+        // It might be just what that rule denies.
+        return Judged::Ask;
     }
     if is_granted {
         return Judged::BySession;
@@ -323,6 +328,28 @@ mod tests {
         assert_eq!(judge(&rules, false, &bash("git push -f")), Judged::Ask);
         assert_eq!(judge(&rules, true, &bash("git push")), Judged::BySession);
         assert_eq!(judge(&rules, false, &bash("make $(x)")), by(1, true));
+    }
+
+    #[test]
+    fn what_a_denial_cannot_see_whole_is_asked() {
+        let rules = [
+            rule(1, "*", None, Verdict::Allow),
+            rule(2, "Bash", Some("rm *"), Verdict::Deny),
+        ];
+        let mut partial = bash("ls; ***");
+        partial.is_partial = true;
+        assert_eq!(judge(&rules, true, &partial), Judged::Ask);
+        assert_eq!(judge(&rules[..1], false, &partial), by(1, true));
+        let unreadable = Asked {
+            input: Value::Null,
+            ..bash("")
+        };
+        assert_eq!(judge(&rules, false, &unreadable), Judged::Ask);
+        let write = Asked {
+            tool: "Write",
+            ..partial
+        };
+        assert_eq!(judge(&rules, false, &write), by(1, true), "no denial of it");
     }
 
     #[test]

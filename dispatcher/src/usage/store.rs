@@ -19,7 +19,8 @@ pub(super) struct Report<'a> {
 }
 
 /// Makes the rows of an attempt add up to its report: today's gets what those of other days do not
-/// have. A report that says less than is known says nothing new.
+/// have. A report that says less than is known says nothing new, and one without a cost takes no
+/// known one back: limits count it.
 pub(super) async fn record(
     db: &mut PgConnection,
     of: &Consumer,
@@ -45,7 +46,8 @@ pub(super) async fn record(
             input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
             cache_read_tokens = excluded.cache_read_tokens,
             cache_write_tokens = excluded.cache_write_tokens,
-            cost_micros = excluded.cost_micros, is_estimate = excluded.is_estimate,
+            cost_micros = coalesce(excluded.cost_micros, usage.cost_micros),
+            is_estimate = excluded.is_estimate or excluded.cost_micros is null,
             updated_at = now()
          where usage.input_tokens + usage.output_tokens
             <= excluded.input_tokens + excluded.output_tokens",

@@ -260,3 +260,18 @@ async fn a_stop_is_given_to_the_next_worker_too() {
     assert_eq!(held.told_to_stop().await, Some(ErrorCode::BudgetExceeded));
     held.stopped(0, 0.0).await;
 }
+
+#[tokio::test]
+async fn a_report_that_comes_with_what_an_agent_took_counts_too() {
+    let test = TestApp::start().await;
+    test.submit_with(json!({"providerOptions": {"maxBudgetUsd": 0.5}}))
+        .await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    let taken = json!({"messageId": uuid::Uuid::new_v4(), "text": "go on"});
+    let taken = json!({"n": 1, "type": "user_message", "fields": taken});
+    let report = json!({"n": 2, "type": "usage", "fields": cost(0.5)});
+    let (status, answer) = held.try_lines(format!("{taken}\n{report}\n")).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(held.told_to_stop().await, Some(ErrorCode::BudgetExceeded));
+    assert_eq!(test.usage("").await["total"]["costUsd"], 0.5);
+}

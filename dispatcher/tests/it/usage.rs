@@ -297,3 +297,16 @@ async fn reports_that_mean_nothing_are_kept_and_not_counted() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_report_without_a_cost_takes_back_none_that_is_known() {
+    let test = TestApp::start().await;
+    test.submit().await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    held.consumed(1, &priced(100, 10, 0.4)).await;
+    let unpriced = json!({"inputTokens": 200, "outputTokens": 20, "model": "nobodys-model"});
+    held.consumed(2, &unpriced).await;
+    assert_eq!(test.total().await, (1, 200, 20, Some(0.4)));
+    held.consumed(3, &priced(300, 30, 0.7)).await;
+    assert_eq!(test.total().await, (1, 300, 30, Some(0.7)));
+}

@@ -47,13 +47,14 @@ pub(super) struct Row {
     pub(super) expires_at: OffsetDateTime,
 }
 
-/// Writes an open question.
-pub(super) async fn insert(db: &mut PgConnection, new: &New<'_>) -> anyhow::Result<()> {
+/// Writes an open question; false if the execution's agent asked one with this id before.
+pub(super) async fn insert(db: &mut PgConnection, new: &New<'_>) -> anyhow::Result<bool> {
     let requested = new.requested;
-    sqlx::query!(
+    let inserted = sqlx::query!(
         "insert into approvals (id, execution_id, workspace_id, session_id, attempt, agent, kind,
             tool, input, is_partial, state, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'open', $11)",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'open', $11)
+         on conflict (execution_id, id) do nothing",
         requested.approval_id,
         new.execution.0,
         new.workspace.0,
@@ -68,7 +69,7 @@ pub(super) async fn insert(db: &mut PgConnection, new: &New<'_>) -> anyhow::Resu
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(inserted.rows_affected() == 1)
 }
 
 /// Which questions are read.

@@ -16,10 +16,10 @@ use uuid::Uuid;
 use super::{lease_lost, not_acknowledged};
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
-use crate::executions::live;
 use crate::executions::store::events::{Appended, NewEvent, append};
 use crate::executions::store::lease;
 use crate::executions::store::locked::{self, Locked};
+use crate::executions::{live, spending};
 use crate::{approvals, feed, messages};
 
 /// Whether events of this type are stored here.
@@ -67,6 +67,9 @@ pub(super) async fn keep(
         lease::append_from_worker(&mut tx, &held, hash, length, &batch.events, reached).await?;
     let stored = stored.ok_or_else(|| anyhow::anyhow!("a locked row changed"))?;
     held.log.last_seq += batch.events.len() as i64;
+    if let Some(usage) = spending::reported(&batch.events) {
+        batch.has_orders |= spending::take(app, &mut tx, &held, &usage).await?;
+    }
     let moved = follow(&mut tx, &mut held).await?;
     approvals::announce(&mut tx, &held, &batch.asked).await?;
     tx.commit().await?;
@@ -150,6 +153,8 @@ impl Batch {
                 let end = requested.tool.floor_char_boundary(MAX_TOOL_BYTES);
                 requested.tool.truncate(end);
                 let asked = approvals::ask(app, db, held, &requested).await?;
+                let again = || ApiError::event_refused(event.n, "this question was asked before");
+                let asked = asked.ok_or_else(again)?;
                 self.events.push(NewEvent {
                     origin,
                     ..asked.event

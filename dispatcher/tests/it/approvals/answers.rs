@@ -236,3 +236,18 @@ async fn an_answer_reaches_the_worker_through_dispatchers_that_come_and_go() {
     let (_, none) = moved.control(orders.items[0].k, 0).await;
     assert!(none.items.is_empty(), "said once");
 }
+
+#[tokio::test]
+async fn a_question_that_was_asked_before_is_refused_by_its_number() {
+    let test = TestApp::start().await;
+    test.submit().await;
+    let mut agent = Agent::start(&test).await;
+    let id = agent.ask_bash("make").await;
+    let fields = json!({"approvalId": id, "kind": "tool", "tool": "Bash", "input": {}});
+    let line = json!({"n": 2, "type": "approval_requested", "fields": fields});
+    let (status, problem) = agent.held.try_lines(format!("{line}\n")).await;
+    assert_eq!(
+        (status, &problem["error"], &problem["n"]),
+        (400, &json!("event_refused"), &json!(2))
+    );
+}
