@@ -148,7 +148,8 @@ async fn room(app: &App, workspace: WorkspaceId) -> ApiResult<Room> {
     Ok(rows::room(&mut db, workspace, app.tuning.queue_cap).await?)
 }
 
-/// What an earlier request with this key made; 409 if its body was another one.
+/// What an earlier request with this key made; 409 if its body was another one, or if it was sent
+/// to another workspace: a person's keys are the same in all of theirs.
 pub(super) async fn earlier(
     db: &mut PgConnection,
     principal: &Principal,
@@ -166,7 +167,13 @@ pub(super) async fn earlier(
     }
     let name = read::Name::Number(earlier.execution.0);
     let record = read::find(db, principal.workspace, name).await?;
-    Ok(record.map(|record| Accepted {
+    let record = record.ok_or_else(|| {
+        ApiError::conflict(
+            "idempotency_conflict",
+            "this Idempotency-Key was used in another of your workspaces; use a new key",
+        )
+    })?;
+    Ok(Some(Accepted {
         id: record.id,
         uuid: record.uuid,
         session: record.session,

@@ -26,8 +26,8 @@ const STALE_UPLOAD: Duration = Duration::from_secs(60 * 60);
 const STALE_BATCH: i64 = 20;
 /// How long an idempotency key is kept.
 const KEEP_KEYS: Duration = Duration::from_secs(25 * 60 * 60);
-/// Keys deleted in one round.
-const KEYS_BATCH: i64 = 1000;
+/// Keys deleted in one statement.
+const KEYS_BATCH: i64 = 5000;
 
 /// Writes an ended turn's log and its session's description; deletes archives that are no
 /// longer kept.
@@ -57,7 +57,9 @@ pub(crate) async fn delete_objects(app: &App, session: SessionId) -> anyhow::Res
 /// One round of the cleaning loop: stale uploads, old keys, credentials of the ended.
 pub async fn clean(app: &App) -> anyhow::Result<()> {
     let mut db = app.db.acquire().await?;
-    rows::forget_idempotency_keys(&mut db, KEEP_KEYS, KEYS_BATCH).await?;
+    while rows::forget_idempotency_keys(&mut db, KEEP_KEYS, KEYS_BATCH).await? == KEYS_BATCH as u64
+    {
+    }
     rows::forget_credentials(&mut db).await?;
     let stale = uploads::abandon(&mut db, STALE_UPLOAD, STALE_BATCH).await?;
     drop(db);

@@ -80,3 +80,18 @@ async fn no_more_are_lent_than_there_are() {
     .unwrap();
     assert!(count <= 2, "{count} connections");
 }
+
+#[tokio::test]
+async fn deleting_an_execution_reads_no_whole_table() {
+    let test = TestApp::start().await;
+    let unindexed: Vec<String> = sqlx::query_scalar(
+        "select conrelid::regclass::text || '.' || conname from pg_constraint fk
+         where contype = 'f' and confrelid in ('executions'::regclass, 'sessions'::regclass)
+            and not exists (select from pg_index
+                where indrelid = conrelid and indkey[0] = conkey[1])",
+    )
+    .fetch_all(test.db())
+    .await
+    .unwrap();
+    assert!(unindexed.is_empty(), "no index leads to {unindexed:?}");
+}

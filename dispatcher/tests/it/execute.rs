@@ -1,7 +1,9 @@
 //! Submitting: what is answered, what is written, what is refused before it is queued.
 
-use clawlink::auth::principal::KeyRole;
+use clawlink::auth::principal::{KeyRole, MemberRole};
+use clawlink::executions::archive::clean;
 use clawlink_shared::execution::Spec;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::app::TestApp;
@@ -282,4 +284,44 @@ async fn cancel_on_disconnect_asks_for_it() {
         (shown["status"] == "cancelled").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_persons_key_of_another_workspace_is_refused_and_says_so() {
+    let test = TestApp::start().await;
+    let here = test.member("default", MemberRole::Owner).await;
+    let there = test.joined(&here.person, "other", MemberRole::Owner).await;
+    let send = |token: &str| {
+        let call = test.as_(token, Method::POST, "/execute");
+        let call = call.header("accept", "application/json");
+        call.header("idempotency-key", "k").json(&script("true"))
+    };
+    assert_eq!(send(&here.token).send().await.unwrap().status(), 202);
+    let (status, problem) = refusal(send(&there.token)).await;
+    assert_eq!(
+        (status, &problem["error"]),
+        (409, &json!("idempotency_conflict"))
+    );
+    assert_eq!(count(&test).await, 1);
+}
+
+#[tokio::test]
+async fn old_idempotency_keys_go_however_many_there_are() {
+    let test = TestApp::start().await;
+    let job = test.submit().await;
+    sqlx::query(
+        "insert into idempotency_keys (principal, key, body_mac, execution_id, created_at)
+         select 'key:1', n::text, '', $1, now() - make_interval(hours => case n when 1 then 20 else 30 end)
+         from generate_series(1, 12000) as n",
+    )
+    .bind(job.id)
+    .execute(test.db())
+    .await
+    .unwrap();
+    clean(test.app()).await.unwrap();
+    let left: Vec<String> = sqlx::query_scalar("select key from idempotency_keys")
+        .fetch_all(test.db())
+        .await
+        .unwrap();
+    assert_eq!(left, ["1"], "only what is younger than a day");
 }

@@ -107,7 +107,7 @@ pub(crate) async fn forget_idempotency_keys(
     let deleted = sqlx::query!(
         "delete from idempotency_keys where (principal, key) in (
             select principal, key from idempotency_keys
-            where created_at < now() - $1::interval limit $2)",
+            where created_at < now() - $1::interval order by created_at limit $2)",
         interval(age),
         limit,
     )
