@@ -114,9 +114,9 @@ impl Hub {
     pub(super) fn nudge_all(&self) {
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in topics.values() {
-            let known = entry.sender.borrow().last_seq();
+            // Nobody knows how far the logs have grown: further than anybody stands.
             let batch = Batch {
-                first_seq: known + 1,
+                first_seq: i64::MAX,
                 payloads: Vec::new(),
             };
             entry.sender.send_replace(Arc::new(batch));
@@ -222,5 +222,26 @@ impl Drop for Follower {
                 self.hub.changed.notify_one();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_an_outage_every_follower_has_to_look() {
+        let (hub, id) = (Hub::new(), ExecutionId(1));
+        let follower = hub.follow(Topic::Events(id));
+        let payloads = vec![Bytes::from_static(b"{}")];
+        let batch = Batch {
+            first_seq: 41,
+            payloads,
+        };
+        hub.apply(Hint::Events(id, batch));
+        hub.nudge_all();
+        // Who has shown 41 must not take this for what it knows, nor for what comes next.
+        let latest = follower.latest();
+        assert!(latest.last_seq() > 41 && latest.payloads.is_empty());
     }
 }

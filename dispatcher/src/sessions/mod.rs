@@ -80,7 +80,7 @@ async fn delete(app: &App, principal: &Principal, id: SessionId, force: bool) ->
         .await?
         .is_empty()
     {
-        return Err(running());
+        return Err(running(force));
     }
     store::delete(&mut transaction, principal.workspace, id).await?;
     outbox::add(&mut transaction, &Effect::DeleteObjects { session: id }).await?;
@@ -106,11 +106,14 @@ pub(crate) async fn delete_all(
     Ok(Some(store::delete_all(db, workspace).await?))
 }
 
-fn running() -> ApiError {
-    ApiError::conflict(
-        "session_running",
-        "the session has an execution that has not ended; cancel it, or delete with ?force=true",
-    )
+fn running(is_forced: bool) -> ApiError {
+    let detail = match is_forced {
+        true => "its executions are cancelled, and have not ended yet; try again in a moment",
+        false => {
+            "the session has an execution that has not ended; cancel it, or delete with ?force=true"
+        }
+    };
+    ApiError::conflict("session_running", detail)
 }
 
 async fn open_turns(

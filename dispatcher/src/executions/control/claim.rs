@@ -10,7 +10,7 @@ use anyhow::Context;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use clawlink_shared::agent::AgentKind;
+use clawlink_shared::agent::{AgentKind, AgentOffer};
 use clawlink_shared::control::{
     ArchiveSource, Assignment, ClaimRequest, CommitAuthor, Credentials, ExecutionRef, Failure,
     Lease, Limits, MAX_WAIT_SECONDS, SessionRef,
@@ -125,8 +125,11 @@ fn validate(request: &ClaimRequest) -> ApiResult<Vec<AgentKind>> {
             "there may be 64 labels, with names of 1 to 128 and values of at most 1024 characters",
         ));
     }
-    if request.agents.len() > MAX_AGENTS {
-        return Err(ApiError::invalid("agents may have 64 entries"));
+    let is_version = |offer: &AgentOffer| offer.version.len() <= MAX_VALUE;
+    if request.agents.len() > MAX_AGENTS || !request.agents.iter().all(is_version) {
+        return Err(ApiError::invalid(
+            "agents may have 64 entries, with versions of at most 1024 characters",
+        ));
     }
     let mut kinds: Vec<AgentKind> = request.agents.iter().map(|offer| offer.kind).collect();
     kinds.sort_unstable();

@@ -39,6 +39,11 @@ pub(super) async fn complete(
     Extension(LeaseHash(hash)): Extension<LeaseHash>,
     Json(report): Json<Complete>,
 ) -> ApiResult<axum::Json<serde_json::Value>> {
+    let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|c| c.is_ascii_hexdigit());
+    let archive = report.archive.as_ref();
+    if archive.is_some_and(|archive| !is_hash(&archive.sha256)) {
+        return Err(ApiError::invalid("archive.sha256 must be 64 hex digits"));
+    }
     let work = work_of(&report);
     let mut places = Places::reserve(&app);
     let mut archive_is_there = None;

@@ -223,7 +223,7 @@ fn session_name(body: &mut Fields, faults: &mut Faults) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// What is accepted because clients send it, and cannot be done yet.
+/// What is accepted because clients send it, and has no effect.
 fn later(body: &mut Fields, faults: &mut Faults) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(mut database) = body.object("database", faults) {
@@ -241,7 +241,7 @@ fn later(body: &mut Fields, faults: &mut Faults) -> Vec<String> {
         if !is_id {
             faults.add("taskId", "must be an id");
         }
-        notes.push("`taskId`: tasks are not configured yet; it has no effect".into());
+        notes.push("`taskId`: it has no effect here; POST /api/tasks/execute runs a task".into());
     }
     notes
 }

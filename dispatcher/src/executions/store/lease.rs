@@ -231,8 +231,8 @@ async fn try_confirm(
     })
 }
 
-/// Renews a lease, and acknowledges it if `ack`; false if it is not current. Answers the
-/// worker's id, whose presence it proves.
+/// Renews a lease, and acknowledges it if `ack`. Answers the worker's id, whose presence it
+/// proves; `None` if the lease is not current.
 pub(crate) async fn renew(
     db: &mut PgConnection,
     execution: ExecutionId,
