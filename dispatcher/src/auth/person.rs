@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::principal::{Person, Who};
 use super::settings::Registration;
 use super::store::users::{NewUser, User};
-use super::store::{sign_ins, users};
+use super::store::{resets, sign_ins, users};
 use super::token::{self, TenantId};
 use super::{forget, refresh, rights};
 use crate::app::{App, FIRST_WORKSPACE};
@@ -61,6 +61,13 @@ pub(super) async fn register(
         return Err(registration_closed());
     }
     app.attempts.of_address(&app.bus, address).await?;
+    if registration == Registration::First {
+        // Hashing for those who come too late would cost those who sign in.
+        let mut db = app.db.acquire().await?;
+        if !users::is_nobody_here(&mut db).await? {
+            return Err(registration_closed());
+        }
+    }
     let hash = app.passwords.hash(password).await?;
     let mut tx = app.db.begin().await?;
     let is_first = users::lock_registration(&mut tx).await?;
@@ -135,6 +142,10 @@ pub(super) async fn login(
     let user = user.filter(|user| verdict.is_right && !user.is_disabled);
     let user = user.ok_or_else(wrong)?;
     let mut tx = app.db.begin().await?;
+    // Comparing took a while: a password that was changed meanwhile begins nothing.
+    if !users::lock_unchanged(&mut tx, user.id, stored.as_deref()).await? {
+        return Err(wrong());
+    }
     if let Some(hash) = verdict.rehashed {
         users::set_password(&mut tx, user.id, stored.as_deref(), &hash).await?;
     }
@@ -184,7 +195,8 @@ pub(super) async fn choose(app: &App, person: &Person, tenant: TenantId) -> ApiR
     ))
 }
 
-/// Sets a new password; every sign-in ends, and a new one begins. 401 if the old one is wrong.
+/// Sets a new password; every sign-in and reset token ends, and a new sign-in begins. 401 if the
+/// old one is wrong.
 pub(super) async fn change_password(
     app: &App,
     person: &Person,
@@ -208,6 +220,7 @@ pub(super) async fn change_password(
         ));
     }
     sign_ins::revoke_all(&mut tx, user.id).await?;
+    resets::void(&mut tx, user.id).await?;
     record(
         &mut tx,
         &Actor::from(person),

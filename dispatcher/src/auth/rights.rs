@@ -102,7 +102,7 @@ pub fn forget(app: &App, of: RightsOf) {
 }
 
 /// Policies narrow rights and are forgotten with those of their workspace.
-fn forget_here(app: &App, of: RightsOf) {
+pub(super) fn forget_here(app: &App, of: RightsOf) {
     app.rights.forget(of);
     match of {
         RightsOf::Workspace(workspace) => app.policies.forget(Some(workspace)),
@@ -126,7 +126,8 @@ pub(super) async fn of_sign_in(
     };
     let mut db = app.db.acquire().await?;
     let rights = users::rights(&mut db, user, sign_in, workspace).await?;
-    if let Some(rights) = rights {
+    // Who becomes a member must not wait until a refusal is forgotten.
+    if let Some(rights) = rights.filter(|it| workspace.is_none() || it.member.is_some()) {
         let answer = Answer::SignIn(rights);
         app.rights.remember(question, answer, forgotten);
     }

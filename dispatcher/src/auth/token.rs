@@ -2,7 +2,7 @@
 //!
 //! A *web token* says who somebody is, a *workspace token* also where. What a token says about
 //! roles is for clients to show: rights are read from the database at every request
-//! ([`super::standing`]). A token of one kind is never taken for the other.
+//! ([`super::rights`]). A token of one kind is never taken for the other.
 
 use clawlink_shared::id::{UserId, WorkspaceId};
 use clawlink_shared::secret::Secret;

@@ -38,12 +38,18 @@ pub(in crate::auth) async fn take(
     .fetch_optional(&mut *db)
     .await?;
     if let Some(user) = user {
-        sqlx::query!(
-            "update password_resets set used_at = now() where user_id = $1 and used_at is null",
-            user,
-        )
-        .execute(db)
-        .await?;
+        void(db, UserId(user)).await?;
     }
     Ok(user.map(UserId))
+}
+
+/// Makes all tokens of a person useless.
+pub(in crate::auth) async fn void(db: &mut PgConnection, user: UserId) -> anyhow::Result<()> {
+    sqlx::query!(
+        "update password_resets set used_at = now() where user_id = $1 and used_at is null",
+        user.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

@@ -41,6 +41,11 @@ pub(in crate::auth) async fn lock_registration(db: &mut PgConnection) -> anyhow:
     sqlx::query!("select pg_advisory_xact_lock($1)", REGISTRATION_LOCK)
         .execute(&mut *db)
         .await?;
+    is_nobody_here(db).await
+}
+
+/// Whether nobody is registered yet.
+pub(in crate::auth) async fn is_nobody_here(db: &mut PgConnection) -> anyhow::Result<bool> {
     let is_first = sqlx::query_scalar!("select not exists (select 1 from users) as \"first!\"")
         .fetch_one(db)
         .await?;
@@ -112,6 +117,25 @@ pub(in crate::auth) async fn by_email(
     .fetch_optional(db)
     .await?;
     Ok(user)
+}
+
+/// Locks the person's row; false if the password's hash is not the one that was read, or the
+/// account was disabled meanwhile.
+pub(in crate::auth) async fn lock_unchanged(
+    db: &mut PgConnection,
+    id: UserId,
+    hash: Option<&str>,
+) -> anyhow::Result<bool> {
+    let row = sqlx::query!(
+        "select id from users
+         where id = $1 and password_hash is not distinct from $2 and disabled_at is null
+         for no key update",
+        id.0,
+        hash,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
 }
 
 /// Replaces the password's hash unless it changed since `before` was read; whether it did so.
