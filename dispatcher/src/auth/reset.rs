@@ -18,6 +18,7 @@ use crate::audit::Actor;
 use crate::bus::RightsOf;
 use crate::error::{ApiError, ApiResult};
 use crate::secrets::{hash_token, random_token};
+use crate::{feed, workspaces};
 
 /// How long a token serves.
 pub const VALID: Duration = Duration::from_secs(24 * 60 * 60);
@@ -65,7 +66,7 @@ pub fn explain(settings: &SignInSettings, token: &Secret) -> String {
     }
 }
 
-/// Sets the password. 401 if the token is unknown, expired or used.
+/// Sets the password, and accepts what the address was invited to. 401 if the token is unknown, expired or used.
 pub(super) async fn reset(
     app: &App,
     token: &Secret,
@@ -84,7 +85,14 @@ pub(super) async fn reset(
     sign_ins::revoke_all(&mut tx, user).await?;
     let actor = person::actor(user, address);
     person::record(&mut tx, &actor, "user.password_reset", user, json!({})).await?;
+    let mut opened = Vec::new();
+    if let Some(found) = users::by_id(&mut tx, user).await? {
+        opened = workspaces::accept_for_address(&mut tx, user, &found.email, &actor).await?;
+    }
     tx.commit().await?;
     forget(app, RightsOf::User(user));
+    for workspace in opened {
+        feed::poke(app, workspace);
+    }
     Ok(())
 }

@@ -71,7 +71,7 @@ pub async fn prove(
     }
     if known.is_stale {
         let mut db = app.db.acquire().await?;
-        store::seen(&mut db, proof.device).await?;
+        store::seen(&mut db, principal.workspace, proof.device).await?;
     }
     if !first_use(app, &proof).await? {
         return Err(ApiError::unauthorized(
@@ -109,7 +109,7 @@ async fn register(
     let id = DeviceId(Uuid::new_v4());
     let owner = principal.name();
     let mut tx = app.db.begin().await?;
-    workspaces::lock(&mut tx, workspace).await?;
+    workspaces::lock_active(&mut tx, workspace).await?;
     if store::count(&mut tx, workspace, &owner).await? >= MAX_DEVICES {
         return Err(ApiError::conflict(
             "too_many_devices",

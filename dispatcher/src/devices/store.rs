@@ -58,10 +58,15 @@ pub(super) async fn find(
 }
 
 /// Notes that the device was just seen.
-pub(super) async fn seen(db: &mut PgConnection, id: DeviceId) -> anyhow::Result<()> {
+pub(super) async fn seen(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: DeviceId,
+) -> anyhow::Result<()> {
     sqlx::query!(
-        "update devices set last_seen_at = now() where id = $1",
-        id.0
+        "update devices set last_seen_at = now() where workspace_id = $1 and id = $2",
+        workspace.0,
+        id.0,
     )
     .execute(db)
     .await?;

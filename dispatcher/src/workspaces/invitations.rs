@@ -7,7 +7,7 @@ use std::time::Duration;
 use clawlink_shared::id::{UserId, WorkspaceId};
 use clawlink_shared::secret::Secret;
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
 use super::role::MemberRole;
@@ -94,21 +94,31 @@ pub async fn accept(app: &App, person: &Person, token: &str) -> ApiResult<Worksp
 }
 
 /// Accepts what is offered to an address, in the transaction of a sign-in that proved the
-/// address to be the person's. Answers how many workspaces that opened.
+/// address to be the person's. Answers the workspaces that this opened, for their feeds to be
+/// poked. One that has no room stays closed; nobody is kept from signing in by that.
 pub async fn accept_for_address(
     db: &mut PgConnection,
     user: UserId,
     verified_email: &str,
     actor: &Actor,
-) -> ApiResult<usize> {
+) -> anyhow::Result<Vec<WorkspaceId>> {
     let email = verified_email.trim().to_lowercase();
-    let mut accepted = 0;
+    let mut opened = Vec::new();
     for offer in rows::by_email(db, &email, MAX_AT_ONCE).await? {
-        if take(db, offer, user, actor).await? {
-            accepted += 1;
+        let mut step = db.begin().await?;
+        match take(&mut step, offer, user, actor).await {
+            Ok(true) => {
+                step.commit().await?;
+                opened.push(offer.workspace);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                let (workspace, code) = (offer.workspace, error.code());
+                tracing::info!(%workspace, code, "invitation not accepted");
+            }
         }
     }
-    Ok(accepted)
+    Ok(opened)
 }
 
 /// Closes the invitation and makes the person a member; false if somebody was faster. Who is a

@@ -24,12 +24,12 @@ pub(super) const MAX_MEMBERS: i64 = 1000;
 pub enum Invited {
     /// Somebody with an account.
     User(UserId),
-    /// Somebody with an address; perhaps there is an account with it.
+    /// Somebody with an address; perhaps there is an account whose owner has proved it.
     Email(String),
 }
 
-/// Makes somebody a member at once, or, for an address without account, leaves an invitation,
-/// whose token is returned this once. Repeating it for a member with that role changes nothing;
+/// Makes somebody a member at once, or, for an address that no account has proved to have,
+/// leaves an invitation, whose token is returned this once. Repeating it for a member with that role changes nothing;
 /// 409 `already_member` for one with another role.
 pub async fn invite(
     app: &App,

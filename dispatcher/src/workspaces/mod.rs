@@ -59,6 +59,18 @@ pub(crate) async fn lock(db: &mut PgConnection, workspace: WorkspaceId) -> ApiRe
     Err(not_found())
 }
 
+/// The same for what those make who may only read, which the route table lets pass everywhere;
+/// 403 if the workspace is archived or suspended.
+pub(crate) async fn lock_active(db: &mut PgConnection, workspace: WorkspaceId) -> ApiResult<()> {
+    match store::workspaces::lock_status(db, workspace).await? {
+        Some(true) => Ok(()),
+        Some(false) => Err(ApiError::forbidden(
+            "this workspace is archived or suspended: it can be read, but not changed",
+        )),
+        None => Err(not_found()),
+    }
+}
+
 /// A name that people may give to something: trimmed, not empty, one line. 400 otherwise.
 pub(crate) fn name(field: &str, text: Option<&str>) -> ApiResult<String> {
     let text = text.unwrap_or_default().trim();

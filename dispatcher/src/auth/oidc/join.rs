@@ -13,12 +13,14 @@ use crate::auth::store::users::NewUser;
 use crate::auth::store::{identities, sign_ins, users};
 use crate::bus::RightsOf;
 use crate::error::{ApiError, ApiResult};
+use crate::{feed, workspaces};
 
 /// Characters that a user name keeps of the one elsewhere.
 const KEPT: usize = 40;
 
 /// Signs in whom the provider named: with the account that was joined before, else with the
-/// one that has the same verified address, else with a new one where registration is open.
+/// one that has the same verified address, else with a new one where registration is open. What
+/// the address was invited to is accepted.
 pub(super) async fn sign_in(
     app: &App,
     provider: &Provider,
@@ -84,9 +86,17 @@ pub(super) async fn sign_in(
     let user = user.ok_or_else(|| ApiError::unauthorized("this account may not sign in"))?;
     let id = user.id;
     let sign_in = person::begin(app, &mut tx, user, provider.name, address).await?;
+    let mut opened = Vec::new();
+    if let Some(email) = &identity.email {
+        let actor = person::actor(id, address);
+        opened = workspaces::accept_for_address(&mut tx, id, email, &actor).await?;
+    }
     tx.commit().await?;
     if ended {
         forget(app, RightsOf::User(id));
+    }
+    for workspace in opened {
+        feed::poke(app, workspace);
     }
     Ok(sign_in)
 }

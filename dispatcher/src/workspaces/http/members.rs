@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::tenants::{Tenant, shown};
 use crate::app::App;
+use crate::auth::person::email_address;
 use crate::auth::principal::{Person, Principal};
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
@@ -20,9 +21,6 @@ use crate::workspaces::role::MemberRole;
 use crate::workspaces::store::invitations as rows;
 use crate::workspaces::store::members;
 use crate::workspaces::{self, Invited, own};
-
-/// Longest e-mail address, in bytes.
-const MAX_EMAIL: usize = 320;
 
 /// A member as colleagues see one.
 #[derive(Serialize, ToSchema)]
@@ -85,24 +83,10 @@ impl InviteBody {
         let user = self.new_user_id.or(self.user_id);
         let invited = match (user, self.email) {
             (Some(user), None) => Invited::User(UserId(user)),
-            (None, Some(email)) => Invited::Email(address(&email)?),
+            (None, Some(email)) => Invited::Email(email_address(&email)?),
             _ => return Err(ApiError::invalid("give either newUserId or email")),
         };
         Ok((invited, role))
-    }
-}
-
-/// An e-mail address in the form in which accounts have theirs.
-fn address(text: &str) -> ApiResult<String> {
-    let email = text.trim().to_lowercase();
-    let is_good = email.len() <= MAX_EMAIL
-        && !email.contains(|c: char| c.is_whitespace() || c.is_control())
-        && email
-            .split_once('@')
-            .is_some_and(|(local, host)| !local.is_empty() && !host.is_empty());
-    match is_good {
-        true => Ok(email),
-        false => Err(ApiError::invalid("email must be an e-mail address")),
     }
 }
 

@@ -150,13 +150,15 @@ pub(in crate::workspaces) async fn remove(
     Ok(done.rows_affected() == 1)
 }
 
-/// Whose account has this address.
+/// Whose account has this address, if it was proved to be theirs: who only claims an address
+/// must not get what is meant for its owner.
 pub(in crate::workspaces) async fn by_email(
     db: &mut PgConnection,
     email: &str,
 ) -> anyhow::Result<Option<UserId>> {
     let id = sqlx::query_scalar!(
-        "select id from users where email = $1 and disabled_at is null",
+        "select id from users
+         where email = $1 and disabled_at is null and email_verified_at is not null",
         email
     )
     .fetch_optional(db)

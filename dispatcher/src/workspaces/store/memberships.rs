@@ -20,14 +20,18 @@ pub struct Membership {
     pub role: MemberRole,
 }
 
+/// Workspaces of one answer; lists with pages show all.
+const MAX_SHOWN: i64 = 1000;
+
 /// The workspaces that a person is a member of, by name.
 pub async fn of_user(db: &mut PgConnection, user: UserId) -> anyhow::Result<Vec<Membership>> {
     let rows = sqlx::query!(
         "select w.id, w.name, w.slug, m.role
          from members m join workspaces w on w.id = m.workspace_id
          where m.user_id = $1 and m.removed_at is null
-         order by w.name, w.id",
+         order by w.name, w.id limit $2",
         user.0,
+        MAX_SHOWN,
     )
     .fetch_all(db)
     .await?;

@@ -141,6 +141,21 @@ pub(in crate::workspaces) async fn lock(
     Ok(row.is_some())
 }
 
+/// The same; whether it is active, too.
+pub(in crate::workspaces) async fn lock_status(
+    db: &mut PgConnection,
+    id: WorkspaceId,
+) -> anyhow::Result<Option<bool>> {
+    let is_active = sqlx::query_scalar!(
+        "select status = 'active' as \"is_active!\" from workspaces where id = $1
+         for no key update",
+        id.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(is_active)
+}
+
 /// Locks the workspace against everything, also new rows that refer to it. Its slug.
 pub(in crate::workspaces) async fn lock_for_deletion(
     db: &mut PgConnection,
