@@ -32,14 +32,18 @@ pub fn routes(app: &App) -> Routes {
 
 /// What a key is to be.
 #[derive(Debug)]
-struct New {
-    name: String,
-    role: KeyRole,
-    expires_at: Option<OffsetDateTime>,
+pub(crate) struct New {
+    pub(crate) name: String,
+    pub(crate) role: KeyRole,
+    pub(crate) expires_at: Option<OffsetDateTime>,
 }
 
 /// Makes a key; 403 for a role that may more than the caller.
-async fn create(app: &App, principal: &Principal, new: &New) -> ApiResult<(ApiKeyId, Secret)> {
+pub(crate) async fn create(
+    app: &App,
+    principal: &Principal,
+    new: &New,
+) -> ApiResult<(ApiKeyId, Secret)> {
     let role = Role::Key(new.role);
     if !principal.role.covers(role) {
         return Err(ApiError::forbidden(format!(

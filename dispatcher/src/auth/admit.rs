@@ -6,9 +6,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
+use uuid::Uuid;
 
 use super::principal::{Person, Principal, Who};
 use super::store::users::Status;
+use super::watch::{Reader, watch};
 use super::{rights, token};
 use crate::app::App;
 use crate::audit::refusals::{self, Caller};
@@ -43,12 +45,15 @@ pub async fn admit(
         extensions.get::<MatchedPath>().cloned(),
     );
     let response = match admitted {
-        Ok(standing) => {
+        Ok(admitted) => {
             let mut response = next.run(request).await;
-            if let Some(standing) = standing {
+            if let Some(standing) = admitted.standing {
                 standing.tell(response.headers_mut());
             }
-            response
+            match admitted.reader {
+                Some(reader) => watch(&app, reader, response),
+                None => response,
+            }
         }
         Err(refusal) => refusal.into_response(),
     };
@@ -60,14 +65,24 @@ pub async fn admit(
     response
 }
 
-/// Lets a request pass, with who made it among its extensions, or refuses it. Answers how many
-/// requests the caller has left.
-async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Option<Standing>> {
+/// What is known of a caller who may pass.
+#[derive(Default)]
+struct Admitted {
+    /// How many requests the caller has left.
+    standing: Option<Standing>,
+    /// Who reads the answer if that is a stream.
+    reader: Option<Reader>,
+}
+
+/// Lets a request pass, with who made it among its extensions, or refuses it.
+async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Admitted> {
     match access {
         Access::Public => {}
         Access::Person | Access::PlatformAdmin => {
             let mut person = person(app, bearer(request.headers())?).await?;
             person.address = request.extensions().get().map(|Peer(address)| *address);
+            let name = Who::User(person.user).name();
+            let standing = app.limiter.admit(&app.bus, &name).await?;
             let is_allowed = access == Access::Person || person.is_platform_admin;
             request.extensions_mut().insert(person);
             if !is_allowed {
@@ -75,21 +90,35 @@ async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Op
                     "only who runs the installation may do this",
                 ));
             }
+            return Ok(Admitted {
+                standing,
+                reader: None,
+            });
         }
         Access::Needs(permission) => {
-            let (mut principal, status) = match request.headers().get(header::AUTHORIZATION) {
-                None => (runtime::anonymous(app, request).await?, Status::Active),
+            let found = match request.headers().get(header::AUTHORIZATION) {
+                None => (
+                    runtime::anonymous(app, request).await?,
+                    Status::Active,
+                    None,
+                ),
                 Some(_) => principal(app, bearer(request.headers())?).await?,
             };
+            let (mut principal, status, sign_in) = found;
             principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
             let standing = app.limiter.admit(&app.bus, &principal.name()).await?;
             principal.device = devices::prove(app, &principal, request).await?;
             let allowed = require_open(status, permission);
             let allowed = allowed.and_then(|()| principal.require(permission));
+            let reader = Some(Reader {
+                principal: principal.clone(),
+                sign_in,
+                permission,
+            });
             request.extensions_mut().insert(principal);
             allowed?;
-            return Ok(standing);
+            return Ok(Admitted { standing, reader });
         }
         Access::Pool => {
             let token = bearer(request.headers())?;
@@ -104,7 +133,7 @@ async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Op
             name_execution(request).await;
         }
     }
-    Ok(None)
+    Ok(Admitted::default())
 }
 
 /// Says in the request's span which execution a worker's call is about.
@@ -141,13 +170,18 @@ async fn person(app: &App, shown: &str) -> ApiResult<Person> {
     })
 }
 
-/// Who holds this API key or workspace token, and the status of the workspace.
-async fn principal(app: &App, shown: &str) -> ApiResult<(Principal, Status)> {
+/// Who holds a credential, the status of the workspace, and the sign-in of a person.
+type Holder = (Principal, Status, Option<Uuid>);
+
+/// Who holds this API key or workspace token.
+async fn principal(app: &App, shown: &str) -> ApiResult<Holder> {
     if token::is_token(shown) {
         return of_token(app, shown).await;
     }
     let found = rights::of_key_hash(app, hash_token(shown)).await?;
-    found.ok_or_else(|| ApiError::unauthorized("the API key is unknown, expired or revoked"))
+    let (principal, status) = found
+        .ok_or_else(|| ApiError::unauthorized("the API key is unknown, expired or revoked"))?;
+    Ok((principal, status, None))
 }
 
 /// 403 if the workspace's status forbids what needs this permission.
@@ -172,7 +206,7 @@ fn require_open(status: Status, permission: Permission) -> ApiResult<()> {
     }
 }
 
-async fn of_token(app: &App, shown: &str) -> ApiResult<(Principal, Status)> {
+async fn of_token(app: &App, shown: &str) -> ApiResult<Holder> {
     let refused = || {
         ApiError::unauthorized(
             "the token is not valid, its sign-in has ended, or you are no longer a member",
@@ -196,12 +230,13 @@ async fn of_token(app: &App, shown: &str) -> ApiResult<(Principal, Status)> {
                 device: None,
                 address: None,
             };
-            Ok((principal, status))
+            Ok((principal, status, Some(sign_in)))
         }
         (Who::Key(key), _) => {
             let found = rights::of_key_id(app, key).await?;
             let found = found.filter(|(principal, _)| principal.workspace == workspace);
-            found.ok_or_else(refused)
+            let (principal, status) = found.ok_or_else(refused)?;
+            Ok((principal, status, None))
         }
         _ => Err(refused()),
     }

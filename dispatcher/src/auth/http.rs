@@ -13,9 +13,10 @@ use uuid::Uuid;
 use super::person::{self, SignIn};
 use super::principal::{KeyRole, Person, Principal};
 use super::token::{self, TenantId};
-use super::{api_key, refresh, reset, rights, wire};
+use super::{refresh, reset, rights, wire};
+use crate::api_keys::{self, New};
 use crate::app::App;
-use crate::audit::Actor;
+use crate::audit::{self, Actor, Entry};
 use crate::error::{ApiError, ApiResult};
 use crate::http::extract::{Json, Path};
 use crate::http::listen::Peer;
@@ -168,6 +169,14 @@ pub(super) async fn key_token(
     if tenant.workspace() != Some(principal.workspace) {
         return Err(wrong());
     }
+    let actor = Actor {
+        name: principal.name(),
+        address,
+    };
+    let key = actor.name.trim_start_matches("key:").to_owned();
+    let entry = Entry::done(principal.workspace, &actor, "key.signed_in", ("key", key));
+    let mut db = app.db.acquire().await?;
+    audit::record(&mut db, &entry).await?;
     let token = token::workspace(&app.tokens, principal.who, None, tenant, principal.role);
     Ok(Answer(wire::Token {
         token,
@@ -185,16 +194,14 @@ pub(super) async fn register_key(
     if let Some(tenant) = body.tenant_id
         && tenant.workspace() != Some(workspace)
     {
-        return Err(ApiError::not_found(
-            "workspace_not_found",
-            "there is no such workspace",
-        ));
+        return Err(workspaces::not_found());
     }
-    let mut tx = app.db.begin().await?;
-    let actor = Actor::from(&principal);
-    let role = KeyRole::Developer;
-    let key = api_key::create_by(&mut tx, workspace, &email, role, &actor).await?;
-    tx.commit().await?;
+    let new = New {
+        name: email.clone(),
+        role: KeyRole::Developer,
+        expires_at: None,
+    };
+    let (_, key) = api_keys::create(&app, &principal, &new).await?;
     let user = wire::KeyHolder {
         id: UserId(stand_in(&app, &format!("{workspace}:{email}"))),
         email,

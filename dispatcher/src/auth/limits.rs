@@ -29,7 +29,7 @@ impl Attempts {
     }
 
     /// Counts an attempt from an address; 429 with the time to wait if there were too many.
-    pub(super) async fn of_address(&self, bus: &Bus, address: Option<IpAddr>) -> ApiResult<()> {
+    pub(crate) async fn of_address(&self, bus: &Bus, address: Option<IpAddr>) -> ApiResult<()> {
         let name = format!("sign-in:{}", network(address));
         self.by_address.admit(bus, &name).await?;
         Ok(())

@@ -19,6 +19,7 @@ mod rights;
 pub mod settings;
 mod store;
 pub mod token;
+mod watch;
 mod wire;
 
 use std::time::Duration;

@@ -8,12 +8,13 @@ use axum::http::{Method, Uri};
 use axum::{Extension, Json};
 use clawlink_shared::id::WorkspaceId;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::store::{self, Row};
 use crate::app::App;
+use crate::audit::{self, Actor, CLIENT_SESSION, Entry};
 use crate::auth::principal::{KeyRole, Principal, Who};
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
@@ -101,9 +102,9 @@ pub(super) async fn open(
         Who::Client(id) => id,
         Who::Key(_) | Who::User(_) => Uuid::new_v4(),
     };
-    let mut db = app.db.acquire().await?;
+    let mut tx = app.db.begin().await?;
     let row = store::insert(
-        &mut db,
+        &mut tx,
         principal.workspace,
         id,
         &principal.name(),
@@ -112,6 +113,12 @@ pub(super) async fn open(
     )
     .await?
     .ok_or_else(|| ApiError::forbidden("this workspace is archived or suspended"))?;
+    let actor = Actor::from(&principal);
+    let thing = ("client_session", id.to_string());
+    let entry = Entry::done(principal.workspace, &actor, "client_session.opened", thing);
+    let details = json!({CLIENT_SESSION: id, "userId": user, "deviceId": device});
+    audit::record(&mut tx, &entry.with(details)).await?;
+    tx.commit().await?;
     Ok(Json(Session::of(row, principal.role)))
 }
 
@@ -159,6 +166,10 @@ pub async fn anonymous(app: &App, request: &mut Request) -> ApiResult<Principal>
     let is_opening = request.method() == Method::POST && request.uri().path() == OPENING;
     let address = request.extensions().get().map(|Peer(address)| *address);
     let (workspace, role) = allowed(app).await?.ok_or_else(refused)?;
+    if is_opening {
+        // Each session has a limit of its own: who could open any number would have none.
+        app.attempts.of_address(&app.bus, address).await?;
+    }
     let session = session_of(app, request).await?;
     let principal = |id| Principal {
         workspace,
