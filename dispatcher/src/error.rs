@@ -194,11 +194,22 @@ impl fmt::Display for ApiError {
     }
 }
 
-/// An unexpected error; what it says stays in the log. Postgres being away is 503.
+/// What Postgres says of text, and of text in JSON, that it cannot hold.
+const NO_TEXT: [&str; 2] = ["22021", "22P05"];
+
+/// An unexpected error; what it says stays in the log. Postgres being away is 503, text that it
+/// cannot hold 400.
 impl From<anyhow::Error> for ApiError {
     fn from(cause: anyhow::Error) -> Self {
         if db::is_away(&cause) {
             return Self::unavailable("the database cannot be reached; try again", cause);
+        }
+        if cause.chain().any(|link| {
+            let error = link.downcast_ref::<sqlx::Error>();
+            let code = error.and_then(|error| error.as_database_error()?.code());
+            code.is_some_and(|code| NO_TEXT.contains(&code.as_ref()))
+        }) {
+            return Self::invalid("text must not contain a NUL character");
         }
         if cause.chain().any(|link| {
             let error = link.downcast_ref::<sqlx::Error>();

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::auth::principal::{KeyRole, Principal};
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
+use crate::http::body::maybe_moment;
 use crate::http::doc::Doc;
 use crate::http::extract::{Json, Path};
 use crate::http::routes::{Access, Routes};
@@ -101,7 +102,7 @@ struct KeyBody {
     #[schema(required)]
     role: Option<KeyRole>,
     /// Absent: it is valid until it is revoked.
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "maybe_moment")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<OffsetDateTime>,
 }

@@ -3,21 +3,36 @@
 //!
 //! Counts wait in memory for at most one tick; a crash loses that much and no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::store;
 use crate::app::App;
 
-/// Addresses counted apart between two writes; what comes from more is counted together.
+/// Addresses that a replica counts apart in a minute; what comes from more is counted together.
 const MAX_ADDRESSES: usize = 1000;
 /// What those beyond the bound are counted as.
 const OTHERS: &str = "others";
+/// How long addresses are counted apart before others take their place.
+const MINUTE: Duration = Duration::from_secs(60);
+/// How long counts are kept.
+const KEEP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Counts forgotten in one statement.
+const FORGET_BATCH: i64 = 5000;
 
 /// Counts that are not in Postgres yet.
 #[derive(Debug, Default)]
-pub struct Denials(Mutex<BTreeMap<String, i64>>);
+pub struct Denials(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    waiting: BTreeMap<String, i64>,
+    /// Who is counted apart, and since when they are those.
+    apart: BTreeSet<String>,
+    since: Option<Instant>,
+}
 
 impl Denials {
     /// Counts a refusal.
@@ -27,13 +42,21 @@ impl Denials {
 
     fn add(&self, name: String, count: i64) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = counts.len() >= MAX_ADDRESSES && !counts.contains_key(&name);
+        if counts.since.is_none_or(|since| since.elapsed() >= MINUTE) {
+            counts.since = Some(Instant::now());
+            counts.apart.clear();
+        }
+        let is_full = counts.apart.len() >= MAX_ADDRESSES && !counts.apart.contains(&name);
         let name = if is_full { OTHERS.to_owned() } else { name };
-        *counts.entry(name).or_default() += count;
+        if !is_full {
+            counts.apart.insert(name.clone());
+        }
+        *counts.waiting.entry(name).or_default() += count;
     }
 
     fn take(&self) -> BTreeMap<String, i64> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut counts.waiting)
     }
 }
 
@@ -67,6 +90,13 @@ async fn flush(app: &App) -> anyhow::Result<()> {
         }
     }
     written
+}
+
+/// Forgets counts that nobody looks at any more.
+pub(super) async fn forget(app: &App) -> anyhow::Result<()> {
+    let mut db = app.db.acquire().await?;
+    while store::denials::forget(&mut db, KEEP, FORGET_BATCH).await? == FORGET_BATCH as u64 {}
+    Ok(())
 }
 
 /// Flushes at every tick until the process drains, and then once more.
@@ -111,12 +141,16 @@ mod tests {
             counts,
             [("192.0.2.1", 2), ("2001:db8::/64", 2), ("unknown", 1)]
         );
-        for n in 0..=MAX_ADDRESSES {
-            let bits = u32::try_from(n).expect("small");
-            denials.count(Some(IpAddr::V4(bits.into())));
+        // Also when it was written down in between.
+        let denials = Denials::default();
+        let mut rows = 0;
+        for half in 0..2 {
+            for n in 0..MAX_ADDRESSES {
+                let bits = u32::try_from(half * MAX_ADDRESSES + n).expect("small");
+                denials.count(Some(IpAddr::V4(bits.into())));
+            }
+            rows += denials.take().len();
         }
-        let counts = denials.take();
-        assert_eq!(counts.len(), MAX_ADDRESSES + 1);
-        assert_eq!(counts[OTHERS], 1);
+        assert_eq!(rows, MAX_ADDRESSES + 1);
     }
 }

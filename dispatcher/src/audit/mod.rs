@@ -225,6 +225,11 @@ pub fn routes(app: &App) -> Routes {
         )
 }
 
+/// Forgets counts of refused strangers that are old; entries stay.
+pub async fn clean(app: &App) -> anyhow::Result<()> {
+    denials::forget(app).await
+}
+
 /// Starts the loops that any replica may run at any time.
 pub fn spawn_loops(app: &App) {
     let tracker = app.shutdown.tracker();

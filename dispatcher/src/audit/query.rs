@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Outcome;
 use crate::error::{ApiError, ApiResult};
+use crate::http::body::maybe_moment;
 use crate::http::page;
 
 /// Most entries of one answer.
@@ -47,10 +48,10 @@ pub(super) struct EntriesQuery {
     /// Entries that ended so.
     outcome: Option<Outcome>,
     /// Entries from this moment on.
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "maybe_moment")]
     from: Option<OffsetDateTime>,
     /// Entries before this moment.
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "maybe_moment")]
     to: Option<OffsetDateTime>,
     #[serde(rename = "session_id")]
     #[param(ignore)]

@@ -1,6 +1,7 @@
 //! Fields of bodies beyond what serde knows: absent or null, ids as digits, faults collected.
 
 use clawlink_shared::problem::FieldFault;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -19,6 +20,12 @@ where
     D: Deserializer<'de>,
 {
     Option::deserialize(field).map(Some)
+}
+
+/// A body that was read as JSON before, for its fingerprint.
+pub fn read<T: DeserializeOwned>(body: serde_json::Value) -> ApiResult<T> {
+    serde_json::from_value(body)
+        .map_err(|error| ApiError::invalid(format!("the body is not as expected: {error}")))
 }
 
 /// An id as a number or, as some clients send it, as digits in a string.
@@ -54,6 +61,17 @@ pub fn moment(text: &str) -> Option<OffsetDateTime> {
         .or_else(|| Some(time::Date::parse(text, day).ok()?.midnight().assume_utc()))
         .and_then(|moment| moment.checked_to_offset(time::UtcOffset::UTC))
         .filter(|moment| (1..=9999).contains(&moment.year()))
+}
+
+/// Reads an optional moment. Needs `#[serde(default, deserialize_with = "maybe_moment")]`.
+pub fn maybe_moment<'de, D: Deserializer<'de>>(
+    field: D,
+) -> Result<Option<OffsetDateTime>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(field)? else {
+        return Ok(None);
+    };
+    let wrong = || serde::de::Error::custom("a moment is like 2026-11-20T10:00:00.000Z, or a date");
+    moment(&text).map(Some).ok_or_else(wrong)
 }
 
 /// Faults of a body so far, named in one answer.

@@ -54,8 +54,12 @@ pub fn cors(origins: &[HeaderValue]) -> CorsLayer {
             own("last-event-id"),
             own("x-claw-id"),
             own("x-device-id"),
+            own("x-device-timestamp"),
+            own("x-device-nonce"),
+            own("x-device-signature"),
         ])
         .expose_headers([
+            header::LINK,
             header::LOCATION,
             header::RETRY_AFTER,
             own("x-execution-id"),

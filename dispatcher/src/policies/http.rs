@@ -21,6 +21,7 @@ use crate::auth::principal::{Principal, Trust};
 use crate::bus::RightsOf;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
+use crate::http::body::maybe_moment;
 use crate::http::doc::Doc;
 use crate::http::extract::{Json, Path};
 use crate::http::routes::{Access, Routes};
@@ -95,7 +96,7 @@ struct PolicyBody {
     #[serde(default)]
     denied_users: Vec<String>,
     minimum_trust: Option<Trust>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[serde(default, deserialize_with = "maybe_moment")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<OffsetDateTime>,
 }

@@ -19,7 +19,7 @@ use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
 use crate::feed;
-use crate::http::body::{Faults, Patched, patched};
+use crate::http::body::{Faults, Patched, patched, read};
 use crate::http::extract::{Json as Body, Path, Query};
 use crate::http::page;
 use crate::idempotency::{self, Once};
@@ -441,9 +441,4 @@ pub(super) async fn delete(
 ) -> ApiResult<StatusCode> {
     change::delete(&app, &principal, id, query.force).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn read<T: serde::de::DeserializeOwned>(body: Value) -> ApiResult<T> {
-    serde_json::from_value(body)
-        .map_err(|error| ApiError::invalid(format!("the body is not as expected: {error}")))
 }
