@@ -31,7 +31,6 @@ use clawlink_shared::id::{ExecutionId, SessionId, TaskId, WorkspaceId};
 pub(crate) use http::find as visible;
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::PgConnection;
 use store::accept::Link;
 pub use store::events::timestamp;
 pub(crate) use store::read::{Name, Record};
@@ -92,7 +91,8 @@ async fn clean_loop(app: App) {
         let cleaning = async {
             archive::clean(&app).await?;
             crate::github::clean(&app).await?;
-            crate::runtime::clean(&app).await
+            crate::runtime::clean(&app).await?;
+            crate::audit::clean(&app).await
         };
         let cleaning = cleaning.instrument(tracing::debug_span!("clean"));
         if let Err(error) = cleaning.await {
@@ -317,24 +317,6 @@ pub async fn status(app: &App) -> ApiResult<Status> {
             longest_wait_seconds: short.longest_seconds,
         },
     })
-}
-
-/// Executions of one pull request that are looked at.
-const MAX_PULLED: i64 = 1000;
-
-/// An execution with a pull request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pulled {
-    /// Its tenant.
-    pub workspace: WorkspaceId,
-    /// Which.
-    pub execution: ExecutionId,
-}
-
-/// The executions whose `prUrl` this is, of all workspaces: for what GitHub itself says, never
-/// for a client's question.
-pub async fn with_pull_request(db: &mut PgConnection, url: &str) -> anyhow::Result<Vec<Pulled>> {
-    store::pulls::with_url(db, url, MAX_PULLED).await
 }
 
 pub(crate) use archive::{archive_turn, delete_objects};

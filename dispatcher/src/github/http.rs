@@ -78,8 +78,13 @@ async fn take(
     }
     let mut told = Vec::new();
     if let Happened::Merged(pull) = happened {
-        super::merged(&mut tx, pull).await?;
         told = tasks::pull_request_merged(&mut tx, &pull.url).await?;
+        tracing::info!(
+            repository = pull.repository,
+            number = pull.number,
+            tasks = told.len(),
+            "pull request merged"
+        );
     }
     tx.commit().await?;
     for workspace in told {

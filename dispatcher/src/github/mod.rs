@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use clawlink_shared::control::PullRequest;
 use clawlink_shared::secret::Secret;
-use sqlx::PgConnection;
 
 pub use client::Github;
 pub use error::GithubError;
@@ -25,7 +24,6 @@ pub use pulls::{Base, MAX_BODY, MAX_TITLE, NewPull};
 pub use repository::Repository;
 
 use crate::app::App;
-use crate::executions::{self, Pulled};
 use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
 
@@ -73,19 +71,6 @@ pub async fn open_pull(
         Ok(opened) => opened,
         Err(_) => Err(GithubError::Unavailable("no answer in time".to_owned())),
     }
-}
-
-/// What follows from a merged pull request, in the transaction that remembers the delivery:
-/// all of it or nothing, once. Answers the executions that work on it, of all workspaces.
-pub async fn merged(db: &mut PgConnection, pull: &webhook::Pull) -> anyhow::Result<Vec<Pulled>> {
-    let executions = executions::with_pull_request(db, &pull.url).await?;
-    tracing::info!(
-        repository = pull.repository,
-        number = pull.number,
-        executions = executions.len(),
-        "pull request merged"
-    );
-    Ok(executions)
 }
 
 /// Forgets deliveries that cannot come again.

@@ -75,7 +75,7 @@ pub async fn pull_request_merged(db: &mut PgConnection, url: &str) -> ApiResult<
         address: None,
     };
     let mut told = Vec::new();
-    for (workspace, task) in store::with_pull_request(db, url, MAX_MERGED).await? {
+    for (workspace, task) in store::lock_with_pull_request(db, url, MAX_MERGED).await? {
         if follow(db, workspace, &actor, task, Step::Merged).await? {
             told.push(workspace);
         }

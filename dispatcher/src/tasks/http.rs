@@ -19,7 +19,7 @@ use super::{change, no_such_task};
 use crate::app::App;
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
-use crate::http::body::LooseId;
+use crate::http::body::{LooseId, read};
 use crate::http::extract::{Json as Body, Path, Query};
 use crate::http::page;
 use crate::idempotency::{self, Once};
@@ -300,9 +300,4 @@ pub(super) async fn unrelate(
     transaction.commit().await?;
     feed::poke(&app, principal.workspace);
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn read<T: serde::de::DeserializeOwned>(body: Value) -> ApiResult<T> {
-    serde_json::from_value(body)
-        .map_err(|error| ApiError::invalid(format!("the body is not as expected: {error}")))
 }

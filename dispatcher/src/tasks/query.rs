@@ -170,7 +170,10 @@ impl Order {
                 let is_rank = position.bytes().all(|byte| byte.is_ascii_alphanumeric());
                 is_rank.then(|| Self::Board(Some(position.to_owned())))
             }
-            Self::Newest(_) => Some(Self::Newest(Some(text.strip_prefix("n:")?.parse().ok()?))),
+            Self::Newest(_) => {
+                let id: i64 = text.strip_prefix("n:")?.parse().ok()?;
+                (id > 0).then_some(Self::Newest(Some(id)))
+            }
         });
         place.ok_or_else(|| ApiError::invalid("cursor is not one that this list gave"))
     }

@@ -1,10 +1,8 @@
 //! Pull requests of executions.
 
 use clawlink_shared::control::PullRequest;
-use clawlink_shared::id::{ExecutionId, WorkspaceId};
+use clawlink_shared::id::ExecutionId;
 use sqlx::PgConnection;
-
-use crate::executions::Pulled;
 
 /// The pull request that was recorded for an execution.
 pub(crate) async fn recorded(
@@ -40,24 +38,4 @@ pub(crate) async fn record(
     .fetch_optional(db)
     .await?;
     Ok(submitted_by)
-}
-
-/// The executions of all workspaces that have this pull request, oldest first, at most `limit`.
-pub(crate) async fn with_url(
-    db: &mut PgConnection,
-    url: &str,
-    limit: i64,
-) -> anyhow::Result<Vec<Pulled>> {
-    let rows = sqlx::query!(
-        "select id, workspace_id from executions where pr_url = $1 order by id limit $2",
-        url,
-        limit,
-    )
-    .fetch_all(db)
-    .await?;
-    let pulled = rows.into_iter().map(|row| Pulled {
-        workspace: WorkspaceId(row.workspace_id),
-        execution: ExecutionId(row.id),
-    });
-    Ok(pulled.collect())
 }

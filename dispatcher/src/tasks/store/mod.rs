@@ -308,15 +308,17 @@ pub(super) async fn next_todo(
     Ok(id.map(TaskId))
 }
 
-/// The tasks of all workspaces with this pull request, workspace by workspace.
-pub(super) async fn with_pull_request(
+/// The tasks of all workspaces with this pull request, workspace by workspace; all locked, since
+/// following one of them locks its feed, after which no task may be locked.
+pub(super) async fn lock_with_pull_request(
     db: &mut PgConnection,
     url: &str,
     limit: i64,
 ) -> anyhow::Result<Vec<(WorkspaceId, TaskId)>> {
     let rows = sqlx::query!(
         "select id, workspace_id from tasks where github_pr_url = $1
-         order by workspace_id, id limit $2",
+         order by workspace_id, id limit $2
+         for no key update",
         url,
         limit,
     )

@@ -1,13 +1,12 @@
 //! What GitHub says by itself.
 
 use clawlink::github;
-use clawlink::github::webhook::Pull;
 use clawlink_fixtures::github::{Github, Webhook, signature};
 use clawlink_shared::secret::Secret;
 use serde_json::{Value, json};
 
 use super::{Hub, REPO};
-use crate::client::script;
+use crate::wait::{eventually, is_lock_awaited};
 
 const SECRET: &str = "secret-of-the-webhook";
 
@@ -140,28 +139,6 @@ async fn without_a_secret_there_is_no_such_path() {
 }
 
 #[tokio::test]
-async fn a_merge_names_the_executions_of_its_pull_request() {
-    let hub = hub().await;
-    let (first, held) = hub.running(&json!({})).await;
-    let answer = held.must("pull-request", &json!({})).await;
-    held.complete(0).await;
-    let (second, held) = hub.running(&json!({})).await;
-    held.must("pull-request", &json!({})).await;
-    hub.test.accepted(&script("true")).await;
-    let mut db = hub.test.db().acquire().await.unwrap();
-    let mut pull = Pull {
-        repository: REPO.to_owned(),
-        number: 1,
-        url: answer["pullRequest"]["url"].as_str().unwrap().to_owned(),
-    };
-    let found = github::merged(&mut db, &pull).await.unwrap();
-    let ids: Vec<_> = found.iter().map(|pulled| pulled.execution).collect();
-    assert_eq!(ids, [first.execution_id, second.execution_id]);
-    pull.url.push('0');
-    assert!(github::merged(&mut db, &pull).await.unwrap().is_empty());
-}
-
-#[tokio::test]
 async fn old_deliveries_are_forgotten() {
     let hub = hub().await;
     hub.asked(&json!({})).await;
@@ -174,4 +151,58 @@ async fn old_deliveries_are_forgotten() {
     sqlx::query(age).execute(hub.test.db()).await.unwrap();
     github::clean(hub.test.app()).await.unwrap();
     assert_eq!(hub.deliveries().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_and_a_change_of_one_of_its_tasks_do_not_wait_for_each_other() {
+    let hub = hub().await;
+    let test = &hub.test;
+    let post = async |path: &str, body: Value| -> Value {
+        let answer = test.post(path).json(&body).send().await.unwrap();
+        answer.json().await.unwrap()
+    };
+    let project = post("/api/projects", json!({"name": "App"})).await;
+    let url = "https://github.com/acme/app/pull/7";
+    let task = json!({"projectId": project["id"], "title": "Mend it", "githubPrUrl": url});
+    let (_, last) = (
+        post("/api/tasks", task.clone()).await,
+        post("/api/tasks", task).await,
+    );
+    // Somebody has begun to change the second task, and tells the feed when that is done.
+    let mut change = test.db().begin().await.unwrap();
+    sqlx::query("select id from tasks where id = $1 for no key update")
+        .bind(last["id"].as_i64())
+        .execute(&mut *change)
+        .await
+        .unwrap();
+    let merged = Webhook::new(
+        "pull_request",
+        &json!({
+            "action": "closed",
+            "pull_request": {"number": 7, "merged": true, "html_url": url},
+            "repository": {"full_name": REPO},
+        }),
+        SECRET,
+    );
+    let merge = async {
+        let answer = hub.deliver(&merged).await;
+        assert_eq!(answer, (200, json!({"result": "merged"})));
+    };
+    let change = async {
+        eventually("the merge waits for that task", async || {
+            is_lock_awaited(test.db()).await.then_some(())
+        })
+        .await;
+        sqlx::query("update feeds set last_seq = last_seq")
+            .execute(&mut *change)
+            .await
+            .unwrap();
+        change.commit().await.unwrap();
+    };
+    tokio::join!(merge, change);
+    let open: i64 = sqlx::query_scalar("select count(*) from tasks where status <> 'done'")
+        .fetch_one(test.db())
+        .await
+        .unwrap();
+    assert_eq!(open, 0);
 }
