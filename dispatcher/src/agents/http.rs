@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::id::AgentId;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
@@ -17,6 +17,7 @@ use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
+use crate::http::body::{Patched, patched};
 use crate::http::extract::{self, Path, Query};
 use crate::http::page;
 
@@ -41,7 +42,7 @@ pub(super) struct Agent {
     agent_type: String,
     endpoint: Option<String>,
     description: Option<String>,
-    /// Names of its skills; in lists of agents only those of active ones.
+    /// Names of its skills.
     capabilities: Vec<String>,
     /// Always null: what is stored of a credential is nobody's business.
     api_key_hash: Option<String>,
@@ -80,36 +81,27 @@ pub(super) struct ChangedAgent {
     name: Option<String>,
     #[serde(rename = "type", alias = "agentType", alias = "agent_type")]
     kind: Option<String>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<String>)]
-    endpoint: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
+    endpoint: Patched<String>,
+    #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<String>)]
-    description: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given", alias = "api_key")]
+    description: Patched<String>,
+    #[serde(default, deserialize_with = "patched", alias = "api_key")]
     #[schema(value_type = Option<String>)]
-    api_key: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
+    api_key: Patched<String>,
+    #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<Object>)]
-    config: Option<Option<Value>>,
+    config: Patched<Value>,
     is_active: Option<bool>,
 }
 
 #[derive(Deserialize, IntoParams)]
 pub(super) struct ListQuery {
     /// How many.
-    limit: Option<i64>,
+    pub(super) limit: Option<i64>,
     /// Only those with a greater number.
-    after: Option<i64>,
-}
-
-/// Tells a field that is null from one that is absent.
-pub(super) fn given<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    Option::deserialize(deserializer).map(Some)
+    pub(super) after: Option<i64>,
 }
 
 impl Agent {
@@ -153,11 +145,11 @@ pub(super) async fn list(
     let mut db = app.db.acquire().await?;
     let workspace = principal.workspace;
     let rows = store::list(&mut db, workspace, query.after.unwrap_or(0), limit).await?;
-    let skills = store::skills(&mut db, workspace, None, skills::MAX_LISTED).await?;
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let names = store::skill_names(&mut db, workspace, &ids, skills::MAX_LISTED).await?;
     let agents = rows.into_iter().map(|row| {
-        let own = skills.iter().filter(|skill| skill.agent_id == row.id);
-        let names = own.map(|skill| skill.name.clone()).collect();
-        Agent::of(row, names, &offered)
+        let own = skills::of(row.id, &names);
+        Agent::of(row, own, &offered)
     });
     Ok(Json(agents.collect()))
 }
@@ -276,9 +268,10 @@ async fn shown(app: &App, principal: &Principal, id: AgentId) -> ApiResult<Json<
     let row = store::find(&mut db, principal.workspace, id)
         .await?
         .ok_or_else(missing)?;
-    let skills = store::skills(&mut db, principal.workspace, Some(id), skills::MAX_LISTED).await?;
-    let names = skills.into_iter().map(|skill| skill.name).collect();
-    Ok(Json(Agent::of(row, names, &offered)))
+    let workspace = principal.workspace;
+    let names = store::skill_names(&mut db, workspace, &[row.id], skills::MAX_LISTED).await?;
+    let own = skills::of(row.id, &names);
+    Ok(Json(Agent::of(row, own, &offered)))
 }
 
 async fn record(

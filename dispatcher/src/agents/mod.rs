@@ -80,7 +80,9 @@ pub fn routes(app: &App) -> Routes {
             "/api/agents/{id}/skills",
             read,
             skills::of_agent,
-            Doc::new("An agent's skills").gives::<Vec<skills::Skill>>(200),
+            Doc::new("An agent's skills")
+                .query::<http::ListQuery>()
+                .gives::<Vec<skills::Skill>>(200),
         )
         .post(
             "/api/agents/{id}/skills",
@@ -95,6 +97,7 @@ pub fn routes(app: &App) -> Routes {
             read,
             skills::list,
             Doc::new("The skills of all of the workspace's agents")
+                .query::<http::ListQuery>()
                 .gives::<Vec<skills::Skill>>(200),
         )
         .get(
@@ -241,14 +244,11 @@ pub struct Listed {
 /// The active agents of a workspace, at most as many as a page.
 pub async fn active(db: &mut PgConnection, workspace: WorkspaceId) -> anyhow::Result<Vec<Listed>> {
     let rows = store::list(db, workspace, 0, page::MAX_LIMIT).await?;
-    let skills = store::skills(db, workspace, None, skills::MAX_LISTED).await?;
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let names = store::skill_names(db, workspace, &ids, skills::MAX_LISTED).await?;
     let active = rows.into_iter().filter(|row| row.is_active);
     let listed = active.map(|row| Listed {
-        capabilities: skills
-            .iter()
-            .filter(|skill| skill.agent_id == row.id)
-            .map(|skill| skill.name.clone())
-            .collect(),
+        capabilities: skills::of(row.id, &names),
         id: row.id,
         name: row.name,
         kind: row.kind,
@@ -308,7 +308,7 @@ pub async fn skills_of(
     db: &mut PgConnection,
     workspace: WorkspaceId,
 ) -> anyhow::Result<Vec<ListedSkill>> {
-    let rows = store::skills(db, workspace, None, skills::MAX_LISTED).await?;
+    let rows = store::skills(db, workspace, None, 0, skills::MAX_LISTED).await?;
     let listed = rows.into_iter().map(|row| ListedSkill {
         id: row.id,
         agent_id: row.agent_id,

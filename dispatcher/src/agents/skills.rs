@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::http::permitted;
+use super::http::{ListQuery, permitted};
 use super::missing;
 use super::store::{self, SkillRow, SkillValues};
 use crate::app::App;
@@ -16,7 +16,8 @@ use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
-use crate::http::extract::{self, Path};
+use crate::http::extract::{self, Path, Query};
+use crate::http::page;
 use crate::policies::{self, Resource};
 
 /// Most skills or assignments that one answer lists.
@@ -111,14 +112,19 @@ impl From<SkillRow> for Skill {
     }
 }
 
+/// The names that belong to this agent.
+pub(super) fn of(agent: i64, names: &[(i64, String)]) -> Vec<String> {
+    let own = names.iter().filter(|(owner, _)| *owner == agent);
+    own.map(|(_, name)| name.clone()).collect()
+}
+
 /// `GET /api/skills`.
 pub(super) async fn list(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
+    Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Vec<Skill>>> {
-    let mut db = app.db.acquire().await?;
-    let rows = store::skills(&mut db, principal.workspace, None, MAX_LISTED).await?;
-    Ok(Json(rows.into_iter().map(Skill::from).collect()))
+    page_of(&app, &principal, None, &query).await
 }
 
 /// `GET /api/agents/{id}/skills`.
@@ -126,12 +132,27 @@ pub(super) async fn of_agent(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<AgentId>,
+    Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Vec<Skill>>> {
     let mut db = app.db.acquire().await?;
     store::find(&mut db, principal.workspace, id)
         .await?
         .ok_or_else(missing)?;
-    let rows = store::skills(&mut db, principal.workspace, Some(id), MAX_LISTED).await?;
+    drop(db);
+    page_of(&app, &principal, Some(id), &query).await
+}
+
+/// A page of skills, of one agent or of all.
+async fn page_of(
+    app: &App,
+    principal: &Principal,
+    agent: Option<AgentId>,
+    query: &ListQuery,
+) -> ApiResult<Json<Vec<Skill>>> {
+    let limit = page::limit_up_to(query.limit, MAX_LISTED, MAX_LISTED)?;
+    let after = query.after.unwrap_or(0);
+    let mut db = app.db.acquire().await?;
+    let rows = store::skills(&mut db, principal.workspace, agent, after, limit).await?;
     Ok(Json(rows.into_iter().map(Skill::from).collect()))
 }
 

@@ -250,21 +250,44 @@ pub(super) async fn insert_skill(
     .await
 }
 
-/// Skills of one agent or of all, in order of their numbers.
+/// Names of the skills of these agents, in order of their numbers.
+pub(super) async fn skill_names(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    agents: &[i64],
+    limit: i64,
+) -> anyhow::Result<Vec<(i64, String)>> {
+    let rows = sqlx::query!(
+        "select agent_id, name from skills where workspace_id = $1 and agent_id = any($2)
+         order by id limit $3",
+        workspace.0,
+        agents,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    let names = rows.into_iter().map(|row| (row.agent_id, row.name));
+    Ok(names.collect())
+}
+
+/// Up to `limit` skills after `after` of one agent or of all, in order of their numbers.
 pub(super) async fn skills(
     db: &mut PgConnection,
     workspace: WorkspaceId,
     agent: Option<AgentId>,
+    after: i64,
     limit: i64,
 ) -> anyhow::Result<Vec<SkillRow>> {
     let rows = sqlx::query_as!(
         SkillRow,
         "select id, agent_id, name, description, instructions, input_schema, output_schema,
             created_at
-         from skills where workspace_id = $1 and ($2::bigint is null or agent_id = $2)
-         order by id limit $3",
+         from skills
+         where workspace_id = $1 and ($2::bigint is null or agent_id = $2) and id > $3
+         order by id limit $4",
         workspace.0,
         agent.map(|agent| agent.0),
+        after,
         limit,
     )
     .fetch_all(db)

@@ -271,3 +271,31 @@ async fn an_agent_that_no_worker_offers_is_waited_for_or_refused_at_once() {
     let accepted: Value = call.send().await.unwrap().json().await.unwrap();
     assert_eq!(accepted["queue"]["waitReason"], "no_worker_offers_agent");
 }
+
+#[tokio::test]
+async fn skills_come_in_pages_and_lists_of_agents_name_them() {
+    let manager = Manager::start().await;
+    let new = json!({"name": "one", "type": "shell"});
+    let first = manager.json(Method::POST, "/api/agents", new.clone()).await;
+    let second = manager.json(Method::POST, "/api/agents", new).await;
+    for (agent, skill) in [(&first, "a"), (&second, "b"), (&first, "c")] {
+        let path = format!("/api/agents/{}/skills", agent["id"]);
+        manager
+            .json(Method::POST, &path, json!({"name": skill}))
+            .await;
+    }
+    let listed = manager.json(Method::GET, "/api/agents", json!({})).await;
+    let names = |agent: &Value| agent["capabilities"].clone();
+    assert_eq!(names(&listed[0]), json!(["a", "c"]));
+    assert_eq!(names(&listed[1]), json!(["b"]));
+    let mut after = 0;
+    for skill in ["a", "b", "c"] {
+        let path = format!("/api/skills?limit=1&after={after}");
+        let page = manager.json(Method::GET, &path, json!({})).await;
+        assert_eq!(page[0]["name"], skill);
+        assert_eq!(page.as_array().unwrap().len(), 1);
+        after = page[0]["id"].as_i64().unwrap();
+    }
+    let path = format!("/api/agents/{}/skills?after={after}", first["id"]);
+    assert_eq!(manager.json(Method::GET, &path, json!({})).await, json!([]));
+}
