@@ -348,14 +348,19 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 report.to_text()
             });
         }
-        Command::Admin {
-            task:
-                Admin::CreateUser {
-                    settings,
-                    of,
-                    email,
-                    username,
-                },
+        Command::Admin { task } => Box::pin(admin(task)).await?,
+        Command::Audit { task } => return Box::pin(check_audit(task)).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn admin(task: Admin) -> anyhow::Result<()> {
+    match task {
+        Admin::CreateUser {
+            settings,
+            of,
+            email,
+            username,
         } => {
             let mut db = of.connect(&settings).await?;
             let mut transaction = db.begin().await?;
@@ -364,13 +369,10 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             transaction.commit().await?;
             say(&auth::reset::explain(&settings.sign_in, &token));
         }
-        Command::Admin {
-            task:
-                Admin::ResetPassword {
-                    settings,
-                    of,
-                    email,
-                },
+        Admin::ResetPassword {
+            settings,
+            of,
+            email,
         } => {
             let mut db = of.connect(&settings).await?;
             let mut transaction = db.begin().await?;
@@ -379,63 +381,55 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             transaction.commit().await?;
             say(&auth::reset::explain(&settings.sign_in, &token));
         }
-        Command::Admin {
-            task:
-                Admin::CreateKey {
-                    settings,
-                    of,
-                    workspace,
-                    name,
-                    role,
-                },
+        Admin::CreateKey {
+            settings,
+            of,
+            workspace,
+            name,
+            role,
         } => {
             let mut db = of.connect(&settings).await?;
             let mut transaction = db.begin().await?;
             let tuning = &settings.tuning;
-            let workspace = workspaces::ensure(
-                &mut transaction,
-                &workspace,
-                tuning.running_cap,
-                tuning.pending_cap,
-            )
-            .await?;
+            let caps = (tuning.running_cap, tuning.pending_cap);
+            let workspace =
+                workspaces::ensure(&mut transaction, &workspace, caps.0, caps.1).await?;
             let by = audit::Actor::operator();
             let key =
                 auth::api_key::create_by(&mut transaction, workspace, &name, role, &by).await?;
             transaction.commit().await?;
             say(key.expose());
         }
-        Command::Audit {
-            task:
-                Audit::Verify {
-                    settings,
-                    of,
-                    expect,
-                    older_keys,
-                },
-        } => {
-            let keys = Keys::derive(&of.secret_key(&settings)?, settings.secret_key_old.as_ref())?;
-            let keys = match &older_keys {
-                Some(older) => keys.with_older(older)?,
-                None => keys,
-            };
-            let mut db = of.connect(&settings).await?;
-            match verify::verify(&mut db, &keys, expect).await? {
-                Ok(report) => {
-                    say(&format!(
-                        "sound; {} entries wait for their link",
-                        report.waiting
-                    ));
-                    say(&report.anchor.to_string());
-                }
-                Err(fault) => {
-                    say(&fault.to_string());
-                    return Ok(ExitCode::FAILURE);
-                }
-            }
+    }
+    Ok(())
+}
+
+/// Failure is for a log that was tampered with.
+async fn check_audit(task: Audit) -> anyhow::Result<ExitCode> {
+    let Audit::Verify {
+        settings,
+        of,
+        expect,
+        older_keys,
+    } = task;
+    let keys = Keys::derive(&of.secret_key(&settings)?, settings.secret_key_old.as_ref())?;
+    let keys = match &older_keys {
+        Some(older) => keys.with_older(older)?,
+        None => keys,
+    };
+    let mut db = of.connect(&settings).await?;
+    match verify::verify(&mut db, &keys, expect).await? {
+        Ok(report) => {
+            let waiting = report.waiting;
+            say(&format!("sound; {waiting} entries wait for their link"));
+            say(&report.anchor.to_string());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(fault) => {
+            say(&fault.to_string());
+            Ok(ExitCode::FAILURE)
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 #[expect(
