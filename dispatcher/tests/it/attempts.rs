@@ -1,5 +1,6 @@
 //! Guessing passwords is slow, resetting them takes the operator's word, old hashes go.
 
+use clawlink::auth::principal::KeyRole;
 use clawlink::auth::{self, reset};
 use clawlink_shared::secret::Secret;
 use reqwest::Method;
@@ -223,4 +224,36 @@ async fn what_expired_is_thrown_away() {
     assert_eq!(left, 1);
     let me = test.as_(kept["token"].as_str().unwrap(), Method::GET, "/api/auth/me");
     assert_eq!(status(me).await, 200);
+}
+
+#[tokio::test]
+async fn whom_the_operator_vouches_for_gets_what_the_address_was_invited_to() {
+    let test = TestApp::start().await;
+    let (workspace, key) = test.key_for("team", KeyRole::Admin).await;
+    let path = format!("/api/tenants/{workspace}/members");
+    let invite = test.as_(key.expose(), Method::POST, &path);
+    let body = json!({"email": "ann@example.org", "role": "developer"});
+    assert_eq!(status(invite.json(&body)).await, 200);
+    let mut tx = test.db().begin().await.unwrap();
+    let token = reset::create(&mut tx, "ann@example.org", "ann")
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let body = json!({"token": token, "password": "battery staple"});
+    let set = test.http.post(test.url("/api/auth/reset")).json(&body);
+    assert_eq!(status(set).await, 204);
+    let signed_in = login(&test, "ann@example.org", "battery staple")
+        .send()
+        .await
+        .unwrap();
+    let signed_in: Value = signed_in.json().await.unwrap();
+    let choose = test.as_(
+        signed_in["token"].as_str().unwrap(),
+        Method::POST,
+        "/api/auth/tenant-token",
+    );
+    assert_eq!(
+        status(choose.json(&json!({"tenantId": workspace}))).await,
+        200
+    );
 }

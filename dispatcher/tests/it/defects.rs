@@ -267,3 +267,34 @@ async fn named_clients_may_what_their_role_may_and_what_they_did_outlives_a_disp
     let submit = test.as_(&viewer.token, Method::POST, "/api/runtime/tasks/submit");
     assert_eq!(refusal(submit.json(&json!({"prompt": "x"}))).await.0, 403);
 }
+
+#[tokio::test]
+async fn text_and_moments_that_nothing_can_hold_are_the_callers_fault() {
+    let test = TestApp::start().await;
+    let owner = test.member("default", MemberRole::Owner).await;
+    let workspace = owner.workspace;
+    let call = |method: Method, path: &str| test.as_(&owner.token, method, path);
+    // Ten thousand years after our era, as soon as it is told in UTC.
+    let late = "9999-12-31T23:59:59-05:00";
+    let keys = format!("/api/tenants/{workspace}/keys");
+    // The oldest id that there could be, as a cursor: "n:-9223372036854775808".
+    let cursor = BASE64_URL_SAFE_NO_PAD.encode(format!("n:{}", i64::MIN));
+    for request in [
+        call(Method::DELETE, "/api/secrets/%00"),
+        call(Method::GET, "/api/audit/events?actor=%00"),
+        call(Method::GET, "/api/audit/events?resourceId=a%00b"),
+        call(Method::GET, &format!("/api/audit/events?from={late}")),
+        call(Method::GET, &format!("/api/tasks?cursor={cursor}")),
+        call(Method::POST, &keys).json(&json!({"name": "x", "role": "ci", "expiresAt": late})),
+        call(Method::POST, "/api/policies").json(&json!({
+            "resourceKind": "agent", "resource": "shell", "expiresAt": late,
+        })),
+    ] {
+        let (status, problem) = refusal(request).await;
+        assert_eq!(
+            (status, &problem["error"]),
+            (400, &json!("invalid_request")),
+            "{problem}"
+        );
+    }
+}

@@ -131,3 +131,43 @@ async fn the_page_about_the_api_needs_no_network() {
     }
     assert!(scripts > 0, "{page}");
 }
+
+#[tokio::test]
+async fn who_only_signed_in_has_a_limit_too() {
+    let test = TestApp::start_with(|settings| settings.tuning.rate_per_minute = 5).await;
+    let ann = test.person("ann@example.org").await;
+    let mut statuses = Vec::new();
+    for _ in 0..8 {
+        let answer = test.as_(&ann.token, Method::GET, "/api/admin/tenants");
+        statuses.push(answer.send().await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses[0], 403);
+    assert_eq!(statuses[7], 429, "{statuses:?}");
+    let told: i64 =
+        sqlx::query_scalar("select count(*) from audit_entries where action = 'access.denied'")
+            .fetch_one(test.db())
+            .await
+            .unwrap();
+    assert!(told < 8, "{told} entries");
+}
+
+#[tokio::test]
+async fn other_origins_may_send_proofs_and_read_where_a_list_goes_on() {
+    let test = TestApp::start_with(|settings| {
+        settings.tuning.cors_origins = vec!["https://portal.example".parse().unwrap()];
+    })
+    .await;
+    let origin =
+        |request: reqwest::RequestBuilder| request.header("origin", "https://portal.example");
+    let ask = test.http.request(Method::OPTIONS, test.url("/sessions"));
+    let ask = origin(ask).header("access-control-request-method", "GET");
+    let list = |headers: &HeaderMap, name: &str| headers[name].to_str().unwrap().to_lowercase();
+    let allowed = ask.send().await.unwrap();
+    let allowed = list(allowed.headers(), "access-control-allow-headers");
+    for part in ["id", "timestamp", "nonce", "signature"] {
+        assert!(allowed.contains(&format!("x-device-{part}")), "{allowed}");
+    }
+    let read = origin(test.get("/sessions")).send().await.unwrap();
+    let exposed = list(read.headers(), "access-control-expose-headers");
+    assert!(exposed.contains("link"), "{exposed}");
+}

@@ -48,6 +48,15 @@ pub(crate) async fn member(
     }
 }
 
+/// Somebody vouches for the account's address.
+async fn prove(test: &TestApp, name: &str) {
+    sqlx::query("update users set email_verified_at = now() where username = $1")
+        .bind(name)
+        .execute(test.db())
+        .await
+        .unwrap();
+}
+
 fn user(principal: &Principal) -> UserId {
     principal.user().unwrap()
 }
@@ -176,6 +185,7 @@ async fn a_failed_invitation_leaves_all_members() {
         assert_eq!(answer.status(), 200);
     }
     account(&test, "three").await;
+    prove(&test, "three").await;
     let answer = invite(json!({"email": " Three@Example.org", "role": "developer"}))
         .send()
         .await
@@ -254,4 +264,54 @@ async fn a_key_makes_no_key_above_itself_and_shows_secrets_once() {
         audited(&test, workspace).await,
         ["key.created", "key.revoked"]
     );
+}
+
+#[tokio::test]
+async fn a_workspace_has_no_more_keys_than_it_can_list() {
+    let test = TestApp::start().await;
+    let (workspace, key) = test.key_for("team", KeyRole::Admin).await;
+    sqlx::query(
+        "insert into api_keys (workspace_id, name, prefix, hash, role)
+         select $1, 'robot', 'clawlink_', sha256(n::text::bytea), 'ci' from generate_series(2, 200) n",
+    )
+    .bind(workspace.0)
+    .execute(test.db())
+    .await
+    .unwrap();
+    let path = format!("/api/tenants/{workspace}/keys");
+    for request in [
+        call(&test, &key, Method::POST, &path).json(&json!({"name": "x", "role": "ci"})),
+        call(&test, &key, Method::POST, "/api/auth/register")
+            .json(&json!({"email": "robot@example.org"})),
+    ] {
+        let (status, problem) = refusal(request).await;
+        assert_eq!((status, &problem["error"]), (409, &json!("too_many_keys")));
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_only_claims_gets_nothing() {
+    let test = TestApp::start().await;
+    let (workspace, key) = test.key_for("team", KeyRole::Admin).await;
+    member(&test, workspace, "owner", MemberRole::Owner).await;
+    account(&test, "boss").await;
+    let path = format!("/api/tenants/{workspace}/members");
+    let invite = async || -> Value {
+        let request = call(&test, &key, Method::POST, &path);
+        let body = json!({"email": "boss@example.org", "role": "manager"});
+        request
+            .json(&body)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    };
+    let left = invite().await;
+    assert_eq!(left["invitation"]["email"], "boss@example.org");
+    assert_eq!(roles(&test, workspace).await, ["owner"]);
+    prove(&test, "boss").await;
+    assert!(invite().await.get("invitation").is_none());
+    assert_eq!(roles(&test, workspace).await, ["manager", "owner"]);
 }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use clawlink::auth::principal::KeyRole;
 use clawlink::auth::settings::Registration;
 use clawlink::config::Settings;
 use clawlink_shared::secret::Secret;
@@ -172,6 +173,46 @@ async fn people_sign_in_at_a_provider() {
         "/api/auth/me",
     );
     assert_eq!(me.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn an_invited_address_that_a_provider_verified_is_a_member() {
+    let provider = Provider::start().await;
+    let test = provider.app(|_| {}).await;
+    let (workspace, key) = test.key_for("team", KeyRole::Admin).await;
+    let (full, other) = test.key_for("full", KeyRole::Admin).await;
+    for (workspace, key) in [(workspace, &key), (full, &other)] {
+        let path = format!("/api/tenants/{workspace}/members");
+        let invite = test.as_(key.expose(), Method::POST, &path);
+        let body = json!({"email": "ann@example.org", "role": "developer"});
+        assert_eq!(invite.json(&body).send().await.unwrap().status(), 200);
+    }
+    sqlx::query(
+        "with made as (
+            insert into users (id, email, username)
+            select gen_random_uuid(), n || '@example.com', 'u' || n from generate_series(1, 1000) n
+            returning id)
+         insert into members (workspace_id, user_id, role) select $1, id, 'viewer' from made",
+    )
+    .bind(full.0)
+    .execute(test.db())
+    .await
+    .unwrap();
+    let ann = signed_in(Browser::new(&test).sign_in("ann@example.org").await).await;
+    let mine = test.as_(
+        ann["token"].as_str().unwrap(),
+        Method::GET,
+        "/api/auth/my-tenants",
+    );
+    let mine: Value = mine.send().await.unwrap().json().await.unwrap();
+    // The one that has no room is not there, and keeps nobody out.
+    let slugs: Vec<&str> = mine["tenants"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tenant| tenant["slug"].as_str().unwrap())
+        .collect();
+    assert_eq!(slugs, ["default", "team"]);
 }
 
 #[tokio::test]

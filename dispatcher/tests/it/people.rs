@@ -8,8 +8,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::app::TestApp;
-use super::client::refusal;
-use super::wait::eventually;
+use super::client::{Stream, refusal};
+use super::wait::{eventually, is_lock_awaited};
 
 async fn register(test: &TestApp, name: &str) -> Value {
     let answer = test.http.post(test.url("/api/auth/web/register"));
@@ -93,6 +93,11 @@ async fn registration_closes() {
         .collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 403, 403, 403, 403, 403]);
+    // Who comes later is told so before anything is computed of the password.
+    let mut late = account("late");
+    late["password"] = json!("short");
+    let request = test.http.post(test.url("/api/auth/web/register"));
+    assert_eq!(refusal(request.json(&late)).await.0, 403);
 }
 
 #[tokio::test]
@@ -450,4 +455,108 @@ async fn the_old_registration_tells_nothing_and_opens_nothing() {
     answer(test.as_(&key, Method::GET, "/sessions"), 200).await;
     let foreign = test.member("other", MemberRole::Owner).await;
     assert_eq!(refusal(post(&foreign.token, "x@example.org")).await.0, 404);
+}
+
+#[tokio::test]
+async fn an_old_password_begins_nothing_once_it_was_changed() {
+    let test = TestApp::start().await;
+    register(&test, "ann").await;
+    let mut changing = test.db().begin().await.unwrap();
+    sqlx::query("update users set password_hash = 'another', tokens_valid_from = now()")
+        .execute(&mut *changing)
+        .await
+        .unwrap();
+    let body = json!({"email": "ann@example.org", "password": "correct horse"});
+    let login = test.http.post(test.url("/api/auth/web/login")).json(&body);
+    let login = tokio::spawn(login.send());
+    // It has compared with what was there before, and waits for the change; or does not.
+    eventually("signing in has got as far as it can", async || {
+        let waits = is_lock_awaited(test.db()).await;
+        (waits || login.is_finished()).then_some(())
+    })
+    .await;
+    changing.commit().await.unwrap();
+    assert_eq!(login.await.unwrap().unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn a_new_password_ends_reset_tokens() {
+    let test = TestApp::start().await;
+    let ann = register(&test, "ann").await;
+    let mut db = test.db().acquire().await.unwrap();
+    let token = auth::reset::issue(&mut db, "ann@example.org")
+        .await
+        .unwrap();
+    drop(db);
+    let change = test.as_(&text(&ann["token"]), Method::POST, "/api/auth/password");
+    let body = json!({"currentPassword": "correct horse", "newPassword": "battery staple"});
+    answer(change.json(&body), 200).await;
+    let reset = test.http.post(test.url("/api/auth/reset"));
+    let body = json!({"token": token, "password": "another one"});
+    assert_eq!(refusal(reset.json(&body)).await.0, 401);
+}
+
+#[tokio::test]
+async fn who_becomes_a_member_need_not_wait() {
+    let test = TestApp::start().await;
+    let (workspace, key) = test.key_for("team", auth::principal::KeyRole::Admin).await;
+    let ann = test.person("ann@example.org").await;
+    let choose = || {
+        let request = test.as_(&ann.token, Method::POST, "/api/auth/tenant-token");
+        request.json(&json!({"tenantId": workspace}))
+    };
+    answer(choose(), 401).await;
+    let path = format!("/api/tenants/{workspace}/members");
+    let invite = test.as_(key.expose(), Method::POST, &path);
+    answer(
+        invite.json(&json!({"userId": ann.user, "role": "viewer"})),
+        200,
+    )
+    .await;
+    answer(choose(), 200).await;
+}
+
+/// How long a stream may go on that should end.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(40);
+
+#[tokio::test]
+async fn streams_end_with_the_right_to_read_them() {
+    let test = TestApp::start().await;
+    let second = test.second_dispatcher().await;
+    let owner = test.member("default", MemberRole::Owner).await;
+    let guest = test.member("default", MemberRole::Viewer).await;
+    let (workspace, key) = test
+        .key_for("default", auth::principal::KeyRole::Readonly)
+        .await;
+    let open = async |token: &str| {
+        let request = test.http.get(format!("{}/api/events", second.url));
+        let mut stream = Stream::open(request.bearer_auth(token)).await;
+        assert_eq!(stream.next().await.unwrap().kind(), "feed.ready");
+        stream
+    };
+    let mut stays = open(&owner.token).await;
+    let ends = [open(&guest.token).await, open(key.expose()).await];
+    let id: i64 = sqlx::query_scalar("select max(id) from api_keys")
+        .fetch_one(test.db())
+        .await
+        .unwrap();
+    for path in [
+        format!("/api/tenants/{workspace}/members/{}", guest.person.user),
+        format!("/api/tenants/{workspace}/keys/{id}"),
+    ] {
+        let remove = test.as_(&owner.token, Method::DELETE, &path).send();
+        assert!(remove.await.unwrap().status().is_success(), "{path}");
+    }
+    for stream in ends {
+        let rest = tokio::time::timeout(PATIENCE, stream.rest()).await;
+        rest.expect("the stream has ended");
+    }
+    assert_eq!(stays.next().await.unwrap().kind(), "member.removed");
+    let rename = test.as_(
+        &owner.token,
+        Method::PATCH,
+        &format!("/api/tenants/{workspace}"),
+    );
+    answer(rename.json(&json!({"name": "Ours"})), 200).await;
+    assert_eq!(stays.next().await.unwrap().kind(), "workspace.updated");
 }

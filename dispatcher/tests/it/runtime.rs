@@ -82,9 +82,12 @@ async fn a_client_without_a_credential_submits_looks_and_cancels() {
 
 #[tokio::test]
 async fn without_the_operators_leave_there_are_no_anonymous_clients() {
-    let test = TestApp::start().await;
+    let test = TestApp::start_with(|settings| settings.tuning.max_body_bytes = 1000).await;
     let client = Client { test };
+    let large = "x".repeat(2000);
     for call in [
+        // Not a byte of it is read.
+        client.post("/api/projects?tenant_id=1").body(large),
         client.post("/api/runtime/sessions"),
         client.get("/api/runtime/agents?session_id=6f2c1f0e-9c7f-4a55-8a0b-0a7d8f9f1d11"),
         client.get("/api/audit/events?session_id=6f2c1f0e-9c7f-4a55-8a0b-0a7d8f9f1d11"),
@@ -154,4 +157,20 @@ async fn shared_paths_answer_each_generation_in_its_words() {
         "newer by its credential"
     );
     assert!(newer["projects"][0]["createdAt"].is_string());
+}
+
+#[tokio::test]
+async fn an_address_opens_a_few_sessions_a_minute() {
+    let test = TestApp::start_with(|settings| {
+        settings.tuning.anonymous_workspace = Some("default".to_owned());
+        settings.tuning.anonymous_role = Some(KeyRole::Readonly);
+        settings.sign_in.attempts_per_address = 3;
+    })
+    .await;
+    let client = Client { test };
+    for _ in 0..3 {
+        client.session().await;
+    }
+    let refused = client.post("/api/runtime/sessions").send().await.unwrap();
+    assert_eq!(refused.status(), 429);
 }

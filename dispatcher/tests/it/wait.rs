@@ -26,3 +26,10 @@ where
         Err(_) => panic!("this did not come true in {PATIENCE:?}: {what}"),
     }
 }
+
+/// Whether anybody waits for a lock in this database.
+pub(crate) async fn is_lock_awaited(db: &sqlx::PgPool) -> bool {
+    let awaited = "select exists (select from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock')";
+    sqlx::query_scalar(awaited).fetch_one(db).await.unwrap()
+}

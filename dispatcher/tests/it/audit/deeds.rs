@@ -125,3 +125,34 @@ async fn keys_made_at_the_command_line_are_deeds_of_the_operator() {
     );
     assert!(!details.to_string().contains(key.trim()));
 }
+
+#[tokio::test]
+async fn a_key_that_gets_a_token_is_an_entry() {
+    let test = TestApp::start().await;
+    let body = serde_json::json!({"apiKey": test.key});
+    let token = test.http.post(test.url("/api/auth/token")).json(&body);
+    assert_eq!(token.send().await.unwrap().status(), 200);
+    let rows = entries(&test).await;
+    let (actor, action, resource, ..) = &rows[0];
+    assert_eq!((action.as_str(), actor), ("key.signed_in", resource));
+    assert!(actor.starts_with("key:"), "{actor}");
+}
+
+#[tokio::test]
+async fn counts_of_strangers_are_forgotten_after_a_while() {
+    let test = TestApp::start().await;
+    sqlx::query(
+        "insert into audit_denials (minute, address, count)
+         select date_trunc('minute', now()) - n * interval '1 day', '192.0.2.1', 1
+         from unnest('{0, 89, 91, 1000}'::int[]) n",
+    )
+    .execute(test.db())
+    .await
+    .unwrap();
+    clawlink::audit::clean(test.app()).await.unwrap();
+    let left: i64 = sqlx::query_scalar("select count(*) from audit_denials")
+        .fetch_one(test.db())
+        .await
+        .unwrap();
+    assert_eq!(left, 2);
+}

@@ -31,15 +31,22 @@ async fn the_older_generation_reads_the_log_in_its_own_shape() {
     let submission = json!({"prompt": "true", "session_id": session});
     let submitted = post(&test, "/api/runtime/tasks/submit", submission).await;
     let execution = submitted["metadata"]["executionId"].to_string();
-    for path in [
-        format!("/api/audit/events?session_id={session}&event_type=task.submitted&limit=5"),
-        format!("/api/audit/sessions/{session}/activity?auth_session_id={session}"),
+    // The session itself was opened before.
+    for (path, count) in [
+        (
+            format!("/api/audit/events?session_id={session}&event_type=task.submitted&limit=5"),
+            1,
+        ),
+        (
+            format!("/api/audit/sessions/{session}/activity?auth_session_id={session}"),
+            2,
+        ),
     ] {
         let answer = test.http.get(test.url(&path)).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
         let events: Value = answer.json().await.unwrap();
         let events = events.as_array().unwrap();
-        assert_eq!(events.len(), 1, "{path}: {events:?}");
+        assert_eq!(events.len(), count, "{path}: {events:?}");
         let event = &events[0];
         let expected = json!({
             "event_id": event["event_id"], "event_type": "task.submitted",
@@ -51,6 +58,8 @@ async fn the_older_generation_reads_the_log_in_its_own_shape() {
         let time = event["timestamp"].as_str().unwrap();
         assert!(!time.ends_with('Z') && time.contains('T'), "naive: {time}");
         assert_eq!(event["details"]["agent"], "shell");
+        let opened = events.get(1).map(|event| event["event_type"].clone());
+        assert!(opened.is_none_or(|kind| kind == "client_session.opened"));
     }
     // The same entries for a newer client, in its shape.
     let (_, key) = test.key_for("default", KeyRole::Admin).await;

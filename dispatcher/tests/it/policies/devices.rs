@@ -173,3 +173,21 @@ async fn a_proof_covers_the_body() {
     let shown = machine.show(request, &proof, &text).send().await.unwrap();
     assert_eq!(shown.status(), 200);
 }
+
+#[tokio::test]
+async fn a_closed_workspace_takes_no_new_machines() {
+    let test = TestApp::start().await;
+    let (_, key) = test.key_for("default", KeyRole::Readonly).await;
+    for status in ["archived", "suspended"] {
+        sqlx::query("update workspaces set status = $1")
+            .bind(status)
+            .execute(test.db())
+            .await
+            .unwrap();
+        let public = Ed25519KeyPair::generate().unwrap();
+        let public = BASE64_STANDARD.encode(public.public_key().as_ref());
+        let body = json!({"name": "laptop", "publicKey": public});
+        let register = call(&test, &key, Method::POST, "/api/devices").json(&body);
+        assert_eq!(refusal(register).await.0, 403, "{status}");
+    }
+}
