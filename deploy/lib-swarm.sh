@@ -170,19 +170,39 @@ update_service() {
   [[ $CLAWLINK_RESOLVE_IMAGE != never ]] || resolve=(--no-resolve-image)
   run docker service update --quiet --detach "${resolve[@]}" --image "$2" "$service"
   $dry_run && return
-  eventually 600 "$service is updated" update_has_ended "$service"
-  state=$(docker service inspect "$service" --format '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}')
+  eventually 900 "$service is updated" update_has_ended "$service" "$2"
+  state=$(update_state "$service")
   case $state in
     completed | "") say "$service runs $2" ;;
-    *) die "$service: $state; $(docker service ps --no-trunc --format '{{.Error}}' "$service" | grep -m 1 . || true)" ;;
+    *) die "$service does not run $2 ($state): $(why_refused "$service" "$2"); the old image serves on" ;;
   esac
 }
 
+update_state() { docker service inspect "$1" --format '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}'; }
+
+# update_has_ended SERVICE IMAGE: Swarm says nothing about an update that it has not begun yet, nor
+# about one that changes nothing.
 update_has_ended() {
-  case $(docker service inspect "$1" --format '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}') in
+  case $(update_state "$1") in
     updating | rollback_started) false ;;
+    "") all_tasks_run "$1" "$2" ;;
     *) true ;;
   esac
+}
+
+# all_tasks_run SERVICE IMAGE
+all_tasks_run() {
+  local image state
+  while read -r image state _; do
+    [[ $state == Running && ($image == "$2" || $image == "${2%@*}") ]] || return 1
+  done < <(docker service ps --filter desired-state=running --format '{{.Image}} {{.CurrentState}}' "$1")
+}
+
+# why_refused SERVICE IMAGE: what is known of the tasks of this image, else what Swarm says.
+why_refused() {
+  docker service ps --no-trunc --format '{{.Image}} {{.Error}}' "$1" |
+    awk -v image="$2" '$1 == image && NF > 1 { sub(/^[^ ]+ /, ""); print; found = 1; exit } END { exit !found }' ||
+    docker service inspect "$1" --format '{{if .UpdateStatus}}{{.UpdateStatus.Message}}{{end}}'
 }
 
 # update_workers IMAGE: goes back when none of the new ones comes to wait for work.
@@ -191,18 +211,21 @@ update_workers() {
   [[ $CLAWLINK_RESOLVE_IMAGE != never ]] || resolve=(--no-resolve-image)
   run docker service update --quiet --detach "${resolve[@]}" --image "$1" "$service"
   $dry_run && return
-  eventually 600 "workers are updated" update_has_ended "$service"
-  local deadline=$((SECONDS + 60))
+  eventually 600 "workers are updated" workers_are_updated "$service"
+  local deadline=$((SECONDS + ${CLAWLINK_UPDATE_PATIENCE:-60}))
   until new_worker_waits "$service" "$1"; do
     if ((SECONDS > deadline)); then
       say "no worker of $1 comes to wait for work; going back"
       docker service rollback --quiet --detach "$service" >&2
-      die "$(docker service logs --tail 5 "$service" 2>&1)"
+      die "$service does not run $1: $(why_refused "$service" "$1"); the old image works on"
     fi
     sleep 1
   done
   say "$service runs $1; busy workers of the old image finish first"
 }
+
+# Workers come and go: no moment need see all of them.
+workers_are_updated() { ! [[ $(update_state "$1") =~ ^(updating|rollback_started)$ ]]; }
 
 # new_worker_waits SERVICE IMAGE: whether a worker of this image came as far as asking for work.
 new_worker_waits() {
@@ -233,7 +256,7 @@ nothing_runs() {
   done
 }
 
-edge_url() { printf 'http://%s:%s' "${CLAWLINK_EDGE_HOST:-127.0.0.1}" "$CLAWLINK_PORT"; }
+edge_url() { printf '%s' "${CLAWLINK_URL:-http://127.0.0.1:$CLAWLINK_PORT}"; }
 
 edge_answers() { curl -fsS --max-time 5 -o /dev/null "$(edge_url)/health" 2>/dev/null; }
 
@@ -256,7 +279,7 @@ with_postgres() {
   local program=$1
   shift
   if [[ -n ${DATABASE_MIGRATION_URL:-} ]]; then
-    URL=$DATABASE_MIGRATION_URL docker run --rm -i --env URL "${POSTGRES_IMAGE:-postgres:17-bookworm}" \
+    URL=$DATABASE_MIGRATION_URL docker run --rm -i --log-driver none --env URL "${POSTGRES_IMAGE:-postgres:17-bookworm}" \
       bash -c 'program=$1; shift; exec "$program" --dbname="$URL" "$@"' - "$program" "$@"
   else
     docker exec -i "$(container postgres)" "$program" --username=clawlink --dbname=clawlink "$@"

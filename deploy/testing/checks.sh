@@ -1,4 +1,5 @@
-# Sourced by deploy/test-swarm: what is shown on the deployed stack, one function each.
+# Sourced by deploy/test-swarm: the stack's settings, and what it shows while nothing changes but the
+# number of workers; one function each.
 
 stack_settings() {
   export CLAWLINK_STACK=ct CLAWLINK_STATE=$work/state CLAWLINK_ENV=/nonexistent CLAWLINK_PORT=18000
@@ -13,6 +14,8 @@ stack_settings() {
   CLAWLINK_NOFILE=$(ulimit -Hn)
   if [[ $CLAWLINK_NOFILE == unlimited || $CLAWLINK_NOFILE -gt 65536 ]]; then CLAWLINK_NOFILE=65536; fi
   export CLAWLINK_NOFILE
+  # Machines that test are busy.
+  export CLAWLINK_UPDATE_PATIENCE=180
   URL=http://127.0.0.1:$CLAWLINK_PORT
   start_noting
 }
@@ -35,6 +38,7 @@ deploy_first() {
   deploy/swarm deploy
   figure "stack deploy → serving" "$(since "$begun")"
   new_key first
+  printf '%s' "$KEY" >"$work/key"
   id=$(submit "$(script 'echo first')")
   [[ $(ended "$id") == completed ]] || die "the first execution did not complete"
   figure "stack deploy → first completed execution" "$(since "$begun")"
@@ -123,8 +127,11 @@ SCRIPT
 # 50 executions on 5 workers: each container does one and is replaced.
 check_fifty() {
   eventually 60 "workers wait" workers_wait 5
+  local watching=() begun id ids=() process
   docker events --filter type=container --filter event=die --filter event=start --format '{{json .}}' >"$work/events.json" &
-  local watching=$! begun id ids=()
+  watching+=($!)
+  docker service logs --follow --timestamps --since "$(date -u +%FT%TZ)" "${CLAWLINK_STACK}_worker" >"$work/ready.log" 2>&1 &
+  watching+=($!)
   begun=$(now)
   for _ in $(seq 50); do
     ids+=("$(submit "$(script 'cat /proc/sys/kernel/hostname')")")
@@ -134,14 +141,26 @@ check_fifty() {
   for id in "${ids[@]}"; do said "$id"; done | sort | uniq -d >"$work/twice"
   [[ ! -s $work/twice ]] || { say "a container ran two executions"; return 1; }
   eventually 60 "workers wait again" workers_wait 5
-  kill "$watching"
-  # Of each slot: how long after one container ended the next one started.
-  jq -r --arg service "${CLAWLINK_STACK}_worker" 'select(.Actor.Attributes["com.docker.swarm.service.name"] == $service)
-      | [(.Actor.Attributes["com.docker.swarm.task.name"] | split(".")[1]), .Action, .timeNano] | @tsv' "$work/events.json" |
-    awk '$2 == "die" { died[$1] = $3 } $2 == "start" && died[$1] { printf "%.3f\n", ($3 - died[$1]) / 1e9; died[$1] = 0 }' >"$work/gaps"
-  [[ $(wc -l <"$work/gaps") -ge 45 ]]
-  note "container exit → replacement started ($(wc -l <"$work/gaps") exits), median" "$(quantile 0.5 <"$work/gaps") s"
-  note "container exit → replacement started, p95" "$(quantile 0.95 <"$work/gaps") s"
+  eventually 30 "45 containers were replaced" were_replaced start 45
+  # Logs of tasks that are gone soon may be gone with them.
+  eventually 30 "the new workers waited for work" were_replaced ready 25
+  for process in "${watching[@]}"; do kill "$process"; done
+  note "container exit → replacement started ($(replaced start | wc -l) exits), median" "$(replaced start | quantile 0.5) s"
+  note "container exit → replacement started, p95" "$(replaced start | quantile 0.95) s"
+  note "container exit → replacement ready ($(replaced ready | wc -l) exits), median" "$(replaced ready | quantile 0.5) s"
+  note "container exit → replacement ready, p95" "$(replaced ready | quantile 0.95) s"
+}
+were_replaced() { [[ $(replaced "$1" | wc -l) -ge $2 ]]; }
+
+# replaced start|ready: of each slot, the seconds from one container's end until the next one
+# started, or waited for work.
+replaced() {
+  {
+    jq -r --arg service "${CLAWLINK_STACK}_worker" 'select(.Actor.Attributes["com.docker.swarm.service.name"] == $service)
+        | [(.Actor.Attributes["com.docker.swarm.task.name"] | split(".")[1]), .Action, .timeNano / 1e9] | @tsv' "$work/events.json"
+    jq -Rr 'capture("^(?<second>[^ .]+)(?<fraction>[.][0-9]+)?Z [^ ]*_worker[.](?<slot>[0-9]+)[.].*waiting for work")
+        | [.slot, "ready", (.second + "Z" | fromdateiso8601) + ("0" + (.fraction // ".0") | tonumber)] | @tsv' "$work/ready.log"
+  } | sort -k3,3n | awk -v want="$1" '$2 == "die" { died[$1] = $3 } $2 == want && died[$1] { printf "%.3f\n", $3 - died[$1]; died[$1] = 0 }'
 }
 
 # Up and down while executions run: none is lost, none is run twice.
@@ -182,151 +201,8 @@ check_autoscaling() {
   docker service logs "${CLAWLINK_STACK}_autoscale" 2>&1 | grep -q 'scaled' || return 1
   [[ $(docker exec "$(one_of postgres)" psql -U clawlink -AtXc "select count(*) > 1 from audit_entries where action = 'pool.scaled'") == t ]]
   docker service rm "${CLAWLINK_STACK}_autoscale" >/dev/null
+  eventually 60 "the autoscaler is gone" exactly_run autoscale 0
   deploy/swarm scale 5
   eventually 60 "workers wait" workers_wait 5
 }
 fewer_than() { [[ $(running "$1" | wc -l) -lt $2 ]]; }
-
-# load: submits and reads until $work/stop exists; ids into $work/loaded.
-load() {
-  : >"$work/loaded"
-  until [[ -e $work/stop ]]; do
-    submit "$(script 'echo a; sleep 1; echo b')" >>"$work/loaded" || echo lost >>"$work/loaded"
-    call GET '/sessions?limit=1' >/dev/null
-    sleep 0.3
-  done
-}
-
-# New dispatchers and workers, and broken ones, under load: no request fails, nothing is lost.
-check_updating() {
-  local long begun loader follower
-  rm -f "$work/stop" "$work/stream"
-  start_noting
-  long=$(submit "$(script 'for i in $(seq 240); do echo "line $i"; sleep 0.5; done')")
-  follow "$long" "$work/stream" &
-  follower=$!
-  load &
-  loader=$!
-  begun=$(now)
-  deploy/swarm update --dispatcher clawlink/dispatcher:two
-  note "rolling update of 2 dispatchers, under load" "$(since "$begun")"
-  begun=$(now)
-  deploy/swarm update --worker clawlink/worker:two
-  note "rolling update of 5 workers, under load" "$(since "$begun")"
-  if deploy/swarm update --dispatcher clawlink-test/broken 2>"$work/refused"; then
-    say "an update to what is no dispatcher was not refused"
-    return 1
-  fi
-  cat "$work/refused" >&2
-  touch "$work/stop"
-  wait "$loader"
-  no_request_failed
-  note "requests during three updates, none failed" "$(wc -l <"$work/codes")"
-  ! grep -q lost "$work/loaded"
-  # shellcheck disable=SC2046  # one number a line
-  all_complete $(cat "$work/loaded")
-  note "executions during three updates, none lost" "$(wc -l <"$work/loaded")"
-  wait "$follower"
-  is_whole "$work/stream"
-  [[ $(field "$long" .status) == completed && $(field "$long" .attempt) == 1 ]]
-  [[ $(docker service inspect "${CLAWLINK_STACK}_dispatcher" --format '{{.Spec.TaskTemplate.ContainerSpec.Image}}') == clawlink/dispatcher:two ]]
-  export CLAWLINK_IMAGE=clawlink/dispatcher:two CLAWLINK_WORKER_IMAGE=clawlink/worker:two
-}
-
-# Each part is killed while executions run; all end, and only a killed worker's may be run anew.
-check_killing() {
-  local part id ids begun
-  for part in redis postgres dispatcher worker; do
-    eventually 90 "workers wait" workers_wait 4
-    ids=()
-    for _ in 1 2 3 4; do
-      ids+=("$(submit "$(script 'for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 1; done' '.onWorkerLost = "resume"')")")
-    done
-    for id in "${ids[@]}"; do eventually 60 "execution $id runs" is_in "$id" running; done
-    begun=$(now)
-    docker kill "$(if [[ $part == worker ]]; then busy_worker; else one_of "$part"; fi)" >/dev/null
-    eventually 120 "$part is back" is_back "$part"
-    note "docker kill of $part → replaced and serving" "$(since "$begun")"
-    all_complete "${ids[@]}"
-    if [[ $part != worker ]]; then
-      for id in "${ids[@]}"; do [[ $(field "$id" .attempt) == 1 ]]; done
-    fi
-  done
-}
-is_back() { curl -fsS --max-time 3 "$URL/health" 2>/dev/null | jq -e '.status == "ok"' >/dev/null && [[ -n $(one_of "$1") ]]; }
-busy_worker() {
-  local id
-  for id in $(running worker); do
-    if docker top "$id" -o pid,args 2>/dev/null | grep -q 'sleep 1'; then
-      echo "$id"
-      return
-    fi
-  done
-}
-
-# A backup into an empty stack, where a session goes on.
-check_restoring() {
-  local id session
-  id=$(submit "$(script 'head -c 20000000 /dev/urandom > large; sha256sum large > sum')")
-  [[ $(ended "$id") == completed ]]
-  session=$(field "$id" .sessionId)
-  local begun
-  begun=$(now)
-  deploy/swarm backup "$work/backup"
-  note "backup" "$(since "$begun"), $(du -sh "$work/backup" | cut -f1)"
-  CLAWLINK_SECRET_KEY=$(cat "$work/state/swarm-ct/secrets/secret_key")
-  export CLAWLINK_SECRET_KEY
-  deploy/swarm scale 1
-  export CLAWLINK_STACK=ct2 CLAWLINK_PORT=18001 CLAWLINK_EDGE_SUBNET=10.213.8.0/24 CLAWLINK_WORKERS=2 CLAWLINK_DISPATCHERS=1
-  URL=http://127.0.0.1:$CLAWLINK_PORT
-  deploy/swarm init
-  deploy/swarm deploy
-  begun=$(now)
-  deploy/swarm restore "$work/backup"
-  note "restore into an empty stack" "$(since "$begun")"
-  id=$(submit "$(script 'sha256sum -c sum' ".websiteSessionId = \"$session\"")")
-  [[ $(ended "$id") == completed ]]
-  said "$id" | grep -qx 'large: OK'
-  if deploy/swarm restore "$work/backup" 2>/dev/null; then
-    say "a stack that has run something was overwritten"
-    return 1
-  fi
-  deploy/swarm rm --all
-  [[ -z $(docker volume ls -q --filter name=ct2_) && -z $(docker secret ls -q --filter name=ct2_) ]]
-}
-
-# The same system by Compose, shorter.
-check_composing() {
-  docker service scale -d "${CLAWLINK_STACK}_worker=0" >/dev/null
-  local compose=(docker-compose) dir=$work/compose id session
-  ! docker compose version >/dev/null 2>&1 || compose=(docker compose)
-  mkdir -p "$dir"
-  cp -r docker-compose.yml "$dir"
-  mkdir "$dir/deploy"
-  cp deploy/{haproxy.cfg,postgres-init.sh} "$dir/deploy"
-  deploy/init "$dir/.env"
-  cp "$dir/.env" "$dir/.env.before"
-  deploy/init "$dir/.env"
-  cmp "$dir/.env" "$dir/.env.before"
-  compose+=(--project-directory "$dir" -f "$dir/docker-compose.yml" --env-file "$dir/.env" -p ctc)
-  export CLAWLINK_PORT=18002
-  local begun
-  begun=$(now)
-  "${compose[@]}" up -d --scale worker=2 >&2
-  URL=http://127.0.0.1:$CLAWLINK_PORT
-  eventually 120 "the edge answers" curl -fsS -o /dev/null --max-time 3 "$URL/health"
-  KEY=$("${compose[@]}" exec -T dispatcher clawlink admin create-key --name first --role admin)
-  id=$(submit "$(script 'echo kept > file')")
-  [[ $(ended "$id") == completed ]]
-  note "docker-compose up → first completed execution" "$(since "$begun")"
-  session=$(field "$id" .sessionId)
-  "${compose[@]}" up -d --scale worker=2 --scale dispatcher=2 >&2
-  "${compose[@]}" kill -s KILL redis >&2
-  "${compose[@]}" up -d --scale worker=2 --scale dispatcher=2 >&2
-  id=$(submit "$(script 'cat file; : < /dev/tcp/postgres/5432 || echo unreachable' ".websiteSessionId = \"$session\"")")
-  [[ $(ended "$id") == completed ]]
-  said "$id" | grep -qx kept
-  said "$id" | grep -qx unreachable
-  "${compose[@]}" down -v >&2
-  [[ -z $(docker volume ls -q --filter name=ctc_) ]]
-}

@@ -10,6 +10,7 @@ engine_packages() {
   command -v curl >/dev/null || missing+=(curl)
   command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || missing+=(docker-compose)
   command -v strip >/dev/null || missing+=(binutils)
+  command -v openssl >/dev/null || missing+=(openssl)
   ((${#missing[@]} == 0)) && return
   # The package would start an engine of the system.
   local policy=/usr/sbin/policy-rc.d ours=false
@@ -36,6 +37,15 @@ engine_start() {
   figure "engine" "$(docker version --format '{{.Server.Version}}'), $(nproc) cores"
 }
 
+# engine_again: one that an earlier run kept, and the key of its stack.
+engine_again() {
+  export DOCKER_HOST=unix://$work/socket
+  unset DOCKER_CONTEXT
+  engine_answers || die "no engine answers at $work/socket"
+  docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
+  KEY=$(cat "$work/key")
+}
+
 engine_answers() { docker version >/dev/null 2>&1; }
 
 engine_stop() {
@@ -48,6 +58,7 @@ engine_stop() {
   local tries=0
   while kill -0 "$pid" 2>/dev/null && ((tries++ < 300)); do sleep 0.1; done
   kill -9 "$pid" 2>/dev/null || true
+  rm -f "$work/socket"
   awk -v dir="$work" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount -l 2>/dev/null || true
   local link
   for link in docker0 docker_gwbridge; do ip link delete "$link" 2>/dev/null || true; done
@@ -93,10 +104,19 @@ images() {
   figure "of that, the base" "$(docker image inspect clawlink-test/base --format '{{.Size}}' | awk '{ printf "%.0f MB", $1 / 1000000 }')"
   docker tag clawlink/dispatcher:one clawlink/dispatcher:two
   docker tag clawlink/worker:one clawlink/worker:two
-  # Migrates, and does not live.
-  docker build -q -t clawlink-test/broken - >/dev/null <<'END'
+  # Dispatchers that migrate, and then end, or run and never serve; workers that end.
+  docker build -q -t clawlink-test/ends - >/dev/null <<'END'
 FROM clawlink/dispatcher:one
 ENTRYPOINT ["sh", "-c", "case $0 in migrate) exec clawlink migrate \"$@\" ;; *) sleep 3; exit 1 ;; esac"]
+END
+  docker build -q -t clawlink-test/mute - >/dev/null <<'END'
+FROM clawlink/dispatcher:one
+HEALTHCHECK --interval=2s --timeout=6s --start-period=10s --retries=3 CMD ["clawlink", "health"]
+ENTRYPOINT ["sh", "-c", "case $0 in migrate) exec clawlink migrate \"$@\" ;; *) exec sleep infinity ;; esac"]
+END
+  docker build -q -t clawlink-test/no-worker - >/dev/null <<'END'
+FROM clawlink/worker:one
+ENTRYPOINT ["sh", "-c", "exit 1"]
 END
 }
 
@@ -110,6 +130,7 @@ tell_state() {
     for service in dispatcher migrate worker edge postgres; do
       docker service logs --tail 8 "${CLAWLINK_STACK:-ct}_$service" 2>&1 | cut -c1-400
     done
+    docker service logs "${CLAWLINK_STACK:-ct}_dispatcher" 2>&1 | grep '"request failed"' | tail -n 5
     tail -n 5 "$work/dockerd.log"
   } >&2 || true
 }

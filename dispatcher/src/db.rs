@@ -23,6 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const PLANNING: [(&str, &str); 2] = [("jit", "off"), ("enable_seqscan", "off")];
 /// How long a caller waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// After so long without one a second try begins beside the first: a name that is asked for in a
+/// packet that got lost, or a server that went without a word, would else use up the whole wait.
+const SECOND_TRY: Duration = Duration::from_secs(1);
 /// How long a test of a connection is believed. A server that was away for longer is found out
 /// before a statement is sent.
 const BELIEVED: Duration = Duration::from_millis(250);
@@ -107,7 +110,7 @@ impl Db {
         let tested = match self.0.take_ready() {
             Some(tested) => tested,
             None => {
-                let connection = self.0.pool.acquire().await?;
+                let connection = self.0.take().await?;
                 let at = Instant::now();
                 Tested { connection, at }
             }
@@ -129,6 +132,17 @@ impl Db {
         })
     }
 
+    /// Opens as many connections as are kept ready, so that a dispatcher that joins others under
+    /// load has them before its first request. What fails now is opened when it is needed.
+    pub async fn warm(&self) {
+        let opening = (0..self.0.most_ready).map(|_| self.0.take());
+        for opened in futures::future::join_all(opening).await {
+            if let Err(error) = opened {
+                tracing::warn!(%error, "a connection to Postgres was not opened ahead");
+            }
+        }
+    }
+
     /// The pool itself, for what takes nothing else: migrations, tests.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
@@ -143,6 +157,18 @@ impl Db {
 }
 
 impl Parts {
+    /// A connection of the pool, an open or a new one.
+    async fn take(&self) -> sqlx::Result<PoolConnection<Postgres>> {
+        let second = async {
+            tokio::time::sleep(SECOND_TRY).await;
+            self.pool.acquire().await
+        };
+        tokio::select! {
+            taken = self.pool.acquire() => taken,
+            taken = second => taken,
+        }
+    }
+
     fn take_ready(&self) -> Option<Tested> {
         let mut ready = self.lock_ready();
         // Those that are not believed any more go to the pool.

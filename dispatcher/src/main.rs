@@ -60,7 +60,8 @@ enum Command {
         #[command(flatten)]
         args: probe::ProbeArgs,
     },
-    /// Copies session archives out of and into S3. With a dump of the database they are a backup.
+    /// Copies session archives out of and into S3, and backups into and out of a bucket. Archives
+    /// and a dump of the database are a backup.
     Objects {
         #[command(subcommand)]
         task: Objects,
@@ -147,6 +148,20 @@ enum Objects {
     Import {
         #[command(flatten)]
         s3: S3Settings,
+    },
+    /// Writes standard input, of any size, into the bucket as one object.
+    Put {
+        #[command(flatten)]
+        s3: S3Settings,
+        /// The object's name.
+        key: String,
+    },
+    /// Writes one object of the bucket to standard output.
+    Get {
+        #[command(flatten)]
+        s3: S3Settings,
+        /// The object's name.
+        key: String,
     },
 }
 
@@ -294,6 +309,7 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             signals.on_signals().context("watch signals")?;
             let app = App::connect(&settings, Shutdown::new()).await?;
             app.prepare().await?;
+            app.db.warm().await;
             let listener = tokio::net::TcpListener::bind(listen.listen)
                 .await
                 .with_context(|| format!("listen on {}", listen.listen))?;
@@ -326,6 +342,21 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             blobs.ensure_bucket().await?;
             let done = objects::import(&blobs, tokio::io::stdin()).await?;
             tracing::info!(objects = done.objects, bytes = done.bytes, "imported");
+        }
+        Command::Objects {
+            task: Objects::Put { s3, key },
+        } => {
+            let blobs = Blobs::new(&s3)?;
+            blobs.ensure_bucket().await?;
+            let bytes = objects::put(&blobs, &key, tokio::io::stdin()).await?;
+            tracing::info!(key, bytes, "written");
+        }
+        Command::Objects {
+            task: Objects::Get { s3, key },
+        } => {
+            let blobs = Blobs::new(&s3)?;
+            let bytes = objects::get(&blobs, &key, tokio::io::stdout()).await?;
+            tracing::info!(key, bytes, "read");
         }
         Command::Migrate {
             settings,

@@ -3,14 +3,18 @@
 //! Archives and logs never change once they are written, so an export can be completed by a later
 //! one that leaves out what the first has: a backup copies the bulk, dumps the database, and then
 //! what was written meanwhile. Nothing is ever deleted by an import.
+//!
+//! A backup itself may lie in a bucket, another one: [`put`] and [`get`] copy a pipe into one
+//! object and back. What must never happen: that a pipe that broke off leaves an object.
 
+mod single;
 mod tar;
+
+pub use single::{get, put};
 
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, bail};
-use bytes::{Bytes, BytesMut};
-use clawlink_shared::control::{ARCHIVE_PART_BYTES, PartDone};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::blobs::Blobs;
@@ -95,7 +99,7 @@ pub async fn import(blobs: &Blobs, mut from: impl AsyncRead + Unpin) -> Result<C
                 .await
                 .context("read archive")?;
         } else {
-            store(blobs, &key, size, &mut content)
+            single::store(blobs, &key, Some(size), &mut content)
                 .await
                 .with_context(|| format!("store {key}"))?;
             copied.objects += 1;
@@ -106,38 +110,4 @@ pub async fn import(blobs: &Blobs, mut from: impl AsyncRead + Unpin) -> Result<C
         from.read_exact(rest).await.context("read archive")?;
     }
     Ok(copied)
-}
-
-async fn store(
-    blobs: &Blobs,
-    key: &str,
-    size: u64,
-    content: &mut (impl AsyncRead + Unpin),
-) -> Result<()> {
-    if size <= ARCHIVE_PART_BYTES {
-        return blobs.put(key, piece(content, size).await?).await;
-    }
-    let upload = blobs.begin_parts(key).await?;
-    let mut parts = Vec::new();
-    let mut left = size;
-    while left > 0 {
-        let length = left.min(ARCHIVE_PART_BYTES);
-        let number = u32::try_from(parts.len() + 1).context("count parts")?;
-        let body = piece(content, length).await?;
-        let etag = blobs.put_part(key, &upload, number, body).await?;
-        parts.push(PartDone { number, etag });
-        left -= length;
-    }
-    if !blobs.finish_parts(key, &upload, &parts).await? {
-        bail!("S3 does not join the parts");
-    }
-    Ok(())
-}
-
-/// The next bytes, all of them; at most [`ARCHIVE_PART_BYTES`].
-async fn piece(content: &mut (impl AsyncRead + Unpin), length: u64) -> Result<Bytes> {
-    let mut body = BytesMut::zeroed(usize::try_from(length).context("size a part")?);
-    let read = content.read_exact(&mut body).await;
-    read.context("the archive is cut off")?;
-    Ok(body.freeze())
 }

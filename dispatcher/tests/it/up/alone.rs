@@ -166,3 +166,36 @@ async fn copies_of_objects_are_complete_and_go_on_where_one_stopped() {
     let cut = objects::import(&target, &first[..first.len() / 2]).await;
     assert!(cut.is_err(), "an archive that is cut off is said");
 }
+
+/// A pipe that breaks off after some bytes.
+fn broken_pipe(bytes: usize) -> impl tokio::io::AsyncRead + Unpin {
+    let read = futures::stream::iter([
+        Ok(Bytes::from(vec![7; bytes])),
+        Err(std::io::Error::other("broken")),
+    ]);
+    tokio_util::io::StreamReader::new(read)
+}
+
+#[tokio::test]
+async fn a_pipe_becomes_one_object_or_none() {
+    let dir = scratch();
+    let data = DataDir::open(dir.path()).unwrap();
+    let server = s3::start(&data).await.unwrap();
+    let blobs = of(&server);
+    for size in [0_u32, 1, 8 << 20, 20_000_000] {
+        let content: Bytes = (0..size).map(|n| (n * 7 % 251) as u8).collect();
+        let put = objects::put(&blobs, "backup/a", &*content).await.unwrap();
+        assert_eq!(put, u64::from(size));
+        let mut read = Vec::new();
+        let got = objects::get(&blobs, "backup/a", &mut read).await.unwrap();
+        assert_eq!((got, read), (u64::from(size), content.to_vec()));
+    }
+    let missing = objects::get(&blobs, "backup/b", tokio::io::sink()).await;
+    assert!(missing.unwrap_err().to_string().contains("backup/b"));
+    for size in [100, 20_000_000] {
+        let put = objects::put(&blobs, "backup/b", broken_pipe(size)).await;
+        assert!(put.is_err());
+    }
+    assert_eq!(blobs.size("backup/b").await.unwrap(), None);
+    assert!(blobs.open_uploads("backup/b").await.unwrap().is_empty());
+}
