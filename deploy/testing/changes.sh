@@ -108,7 +108,11 @@ check_killing() {
     fi
   done
 }
-is_back() { curl -fsS --max-time 3 "$URL/health" 2>/dev/null | jq -e '.status == "ok"' >/dev/null && [[ -n $(one_of "$1") ]]; }
+is_back() {
+  local wanted=1
+  case $1 in dispatcher) wanted=2 ;; worker) wanted=5 ;; esac
+  exactly_run "$1" "$wanted" && curl -fsS --max-time 3 "$URL/health" 2>/dev/null | jq -e '.status == "ok"' >/dev/null
+}
 busy_worker() {
   local id
   for id in $(running worker); do
