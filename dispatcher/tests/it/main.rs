@@ -48,6 +48,7 @@ mod runtime;
 mod schemathesis;
 mod secrets;
 mod sessions;
+mod settings;
 mod stream;
 mod sweep;
 mod task_executions;
