@@ -5,7 +5,7 @@
 //! holds each task's workspace as a word, so a search never visits the rows of others.
 
 use clawlink_shared::id::{ProjectId, TaskId, UserId, WorkspaceId};
-use sqlx::{PgConnection, Postgres, QueryBuilder};
+use sqlx::{Connection, PgConnection, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
 use super::Task;
@@ -21,6 +21,8 @@ const COLUMNS: &str = "id, workspace_id, project_id, key, title, description, st
 const NEAR: i64 = 5000;
 /// Tasks of a workspace that are looked at to learn how common a word is.
 const SAMPLES: i64 = 200;
+/// Samples beyond the first match, up to which a page of matches is looked for.
+const BEYOND: i64 = 5;
 
 /// Counts what is below each task of a page.
 const PROGRESS: &str = "lateral (
@@ -83,7 +85,10 @@ enum Way {
     Planned,
     /// Through the nearest rows in order: common words fill a page at once.
     Near,
-    /// Through all rows in order, for words that many tasks have, but none of the nearest.
+    /// Through the index of words, but only to rows whose `-id` is at most this: where the first
+    /// matches are, of words that many tasks have, but none of the nearest.
+    Until(i64),
+    /// Through all rows in order, for the same words where that found too few.
     Walk,
     /// Through the index of words, for those that are too rare for that.
     Words,
@@ -110,7 +115,18 @@ pub(in crate::tasks) async fn page(
     if tasks.len() as i64 == limit {
         return Ok(tasks);
     }
-    let way = way(db, workspace, &words).await?;
+    let way = way(db, workspace, order, &words).await?;
+    if let Way::Until(_) = way {
+        let sql = statement(workspace, filter, order, limit, Some(&words), way);
+        let tasks = fetch_by_bitmaps(db, sql).await?;
+        if tasks.len() as i64 == limit {
+            return Ok(tasks);
+        }
+    }
+    let way = match way {
+        Way::Until(_) => Way::Walk,
+        way => way,
+    };
     let sql = statement(workspace, filter, order, limit, Some(&words), way);
     fetch(db, sql).await
 }
@@ -118,11 +134,22 @@ pub(in crate::tasks) async fn page(
 /// How words are found that the nearest rows do not have. A row costs twice as much by the index
 /// of words as on a walk, so a walk is shorter to a first match that is not as deep as twice the
 /// share of tasks that match.
-async fn way(db: &mut PgConnection, workspace: WorkspaceId, words: &str) -> anyhow::Result<Way> {
+async fn way(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    order: &Order,
+    words: &str,
+) -> anyhow::Result<Way> {
+    let after = match order {
+        Order::Newest(Some(before)) => Some(-before),
+        Order::Newest(None) | Order::Board(_) => None,
+    };
     let found = sqlx::query!(
         "select count(*) filter (where is_match) as \"matches!\",
-            min(n) filter (where is_match) as first
-         from (select min(-id) as newest, max(-id) as oldest from tasks where workspace_id = $1) ends,
+            min(n) filter (where is_match) as first,
+            min(newest + (oldest - newest) * (n + $5) / $3) filter (where is_match) as until
+         from (select min(-id) as newest, max(-id) as oldest from tasks
+                where workspace_id = $1 and ($4::bigint is null or -id > $4)) ends,
             generate_series(0, $3::bigint - 1) n,
             lateral (select search @@ $2::text::tsquery as is_match from tasks
                 where workspace_id = $1 and -id >= newest + (oldest - newest) * n / $3
@@ -130,13 +157,31 @@ async fn way(db: &mut PgConnection, workspace: WorkspaceId, words: &str) -> anyh
         workspace.0,
         words,
         SAMPLES,
+        after,
+        BEYOND,
     )
     .fetch_one(db)
     .await?;
-    Ok(match found.first {
-        Some(first) if first <= 2 * found.matches => Way::Walk,
-        _ => Way::Words,
+    Ok(match (found.first, found.until, order) {
+        (Some(first), _, _) if first > 2 * found.matches => Way::Words,
+        (Some(_), Some(until), Order::Newest(_)) => Way::Until(until),
+        (Some(_), _, _) => Way::Walk,
+        (None, _, _) => Way::Words,
     })
+}
+
+/// The same with no plan but bitmaps: of two indexes' rows only those in both are visited.
+async fn fetch_by_bitmaps(
+    db: &mut PgConnection,
+    sql: QueryBuilder<Postgres>,
+) -> anyhow::Result<Vec<Task>> {
+    let mut tx = db.begin().await?;
+    sqlx::query!("set local enable_indexscan = off")
+        .execute(&mut *tx)
+        .await?;
+    let tasks = fetch(&mut tx, sql).await?;
+    tx.rollback().await?;
+    Ok(tasks)
 }
 
 /// Not kept as a prepared statement: it is to be planned with its values.
@@ -160,7 +205,7 @@ fn statement(
     // In the index of words the workspace is one of them; its own index would only be in the way.
     // Half of all tasks may hold a word: of these no more is kept than what the order needs.
     match way {
-        Way::Planned | Way::Near | Way::Walk => sql
+        Way::Planned | Way::Near | Way::Until(_) | Way::Walk => sql
             .push("not materialized (select ")
             .push(COLUMNS)
             .push(", search from tasks where workspace_id = "),
@@ -190,6 +235,10 @@ fn statement(
     match (way, words) {
         (Way::Words, Some(words)) => {
             sql.push(" and ");
+            matches(&mut sql, words);
+        }
+        (Way::Until(last), Some(words)) => {
+            sql.push(" and -id <= ").push_bind(last).push(" and ");
             matches(&mut sql, words);
         }
         (Way::Walk, Some(words)) => {
