@@ -36,6 +36,7 @@ use crate::lease::{self, Gone, Lease};
 use crate::meter::Meter;
 use crate::redact::{self, Redactor};
 use crate::report::Desk;
+use crate::workspace::git::{self, Before};
 use crate::workspace::root::SessionRoot;
 
 /// How long a run waits for limits of the model where no setting says.
@@ -253,11 +254,14 @@ impl Run<'_> {
 
     /// The phases that need the session's directory.
     async fn work(&self, root: &SessionRoot, report: &mut Complete) {
-        if let Err(failure) = self.before_the_agent(root).await {
-            // The session is as it was, or not there: nothing to archive.
-            self.fail(report, failure);
-            return;
-        }
+        let before = match self.before_the_agent(root).await {
+            Ok(before) => before,
+            Err(failure) => {
+                // The session is as it was, or not there: nothing to archive.
+                self.fail(report, failure);
+                return;
+            }
+        };
         self.enter(Phase::Running);
         let span = tracing::info_span!("agent", agent.kind = %self.assignment.request.agent);
         let failure = self.run_agent(root, report).instrument(span).await;
@@ -272,15 +276,16 @@ impl Run<'_> {
         }
         if self.stop.reason() != Some(StopReason::LeaseLost) {
             self.enter(Phase::Archiving);
-            match self.archive(root).await {
+            match self.archive(root, before).await {
                 Ok(archive) => report.archive = archive,
                 Err(failure) => self.fail(report, failure),
             }
         }
     }
 
-    /// Everything up to the moment from which the agent may start.
-    async fn before_the_agent(&self, root: &SessionRoot) -> Result<(), Failure> {
+    /// Everything up to the moment from which the agent may start; answers what git had stored
+    /// by then.
+    async fn before_the_agent(&self, root: &SessionRoot) -> Result<Before, Failure> {
         let spec = &self.assignment.request;
         let name = SessionName {
             session_name: &spec.session_name,
@@ -292,10 +297,11 @@ impl Run<'_> {
         if let Some(reason) = self.stop.reason() {
             return Err(stopped(reason, self.stop.words()));
         }
-        self.held
-            .state(State::Running)
-            .await
-            .map_err(|error| refused("ask to run", &error))
+        let work = root.work();
+        let remembered = tokio::task::spawn_blocking(move || git::remember(&work));
+        let (running, before) = tokio::join!(self.held.state(State::Running), remembered);
+        running.map_err(|error| refused("ask to run", &error))?;
+        before.map_err(|error| internal("look at the repository", &error))
     }
 
     /// Writes a failure into the report; the first one stays. A stop from outside decides

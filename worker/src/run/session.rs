@@ -1,7 +1,7 @@
 //! The phases around the agent that concern its files: restore or clone before, commit, push
 //! and archive after.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clawlink_shared::agent::Definition;
 use clawlink_shared::control::{ArchiveDone, Complete, Failure};
@@ -9,12 +9,12 @@ use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::prompt::text_of;
 use tokio_util::sync::CancellationToken;
 
-use super::{Phase, Run, refused, stopped};
+use super::{Phase, Run, internal, refused, stopped};
 use crate::agents::StopReason;
 use crate::lease;
 use crate::persist::{self, RestoreLimits, SaveRequest, Storage};
 use crate::push::{self, Deliver, Obtain};
-use crate::workspace::git::GitAccess;
+use crate::workspace::git::{self, Before, CleanRequest, GitAccess};
 use crate::workspace::root::{SessionRoot, private_dir};
 
 impl Run<'_> {
@@ -157,7 +157,8 @@ impl Run<'_> {
         is_wanted && is_worth_it && !is_stopped
     }
 
-    fn delivery(&self, root: &SessionRoot, branch: String) -> Result<Deliver, Failure> {
+    /// Where git may work out of the agent's reach.
+    fn scratch(&self) -> Result<PathBuf, Failure> {
         let scratch = self.worker.desk.dir().join("git");
         private_dir(&scratch).map_err(|error| {
             Failure::new(
@@ -165,9 +166,13 @@ impl Run<'_> {
                 format!("make room for git: {error}"),
             )
         })?;
+        Ok(scratch)
+    }
+
+    fn delivery(&self, root: &SessionRoot, branch: String) -> Result<Deliver, Failure> {
         Ok(Deliver {
             work: root.work(),
-            tmp: scratch,
+            tmp: self.scratch()?,
             branch,
             prompt: text_of(&self.assignment.request.prompt),
             author: self.assignment.limits.commit_author.clone(),
@@ -214,8 +219,33 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Saves and uploads the session.
-    pub(super) async fn archive(&self, root: &SessionRoot) -> Result<Option<ArchiveDone>, Failure> {
+    /// Takes secrets out of what git stored since `before`, and tells what that changed.
+    async fn clean(&self, root: &SessionRoot, before: Before) -> Result<(), Failure> {
+        let (work, tmp, secrets) = (root.work(), self.scratch()?, self.redactor.clone());
+        let cleaning = tokio::task::spawn_blocking(move || {
+            git::clean(&CleanRequest {
+                work: &work,
+                tmp: &tmp,
+                before: &before,
+                secrets: &secrets,
+            })
+        });
+        let notes = cleaning
+            .await
+            .map_err(|error| internal("look through the repository", &error))??;
+        for note in notes {
+            self.events.message(note).await;
+        }
+        Ok(())
+    }
+
+    /// Saves and uploads the session; `before` is what git had stored before the agent ran.
+    pub(super) async fn archive(
+        &self,
+        root: &SessionRoot,
+        before: Before,
+    ) -> Result<Option<ArchiveDone>, Failure> {
+        self.clean(root, before).await?;
         let limits = &self.assignment.limits;
         let request = SaveRequest {
             session_root: root.path().to_owned(),

@@ -7,6 +7,7 @@ mod cancel;
 mod codex;
 mod crash;
 mod defined;
+mod history;
 mod hostile;
 mod main_job;
 mod outage;

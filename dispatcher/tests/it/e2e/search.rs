@@ -1,6 +1,7 @@
 //! Looking for a secret in everything that an installation keeps.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
+use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::world::World;
-use crate::app::required;
+use crate::app::{required, scratch};
 
 /// Places and what is kept there.
 pub(super) type Hay = Vec<(String, Vec<u8>)>;
@@ -194,11 +195,48 @@ impl World {
             if key.ends_with(".zst") {
                 let mut decoder = zstd::Decoder::new(bytes.as_ref()).unwrap();
                 decoder.read_to_end(&mut plain).unwrap();
+                hay.push((format!("git objects in s3 {key}"), objects_of_git(&plain)));
             }
             hay.push((format!("s3 {key}"), [bytes.to_vec(), plain].concat()));
         }
         hay
     }
+}
+
+/// Every object of git in an archive, inflated, whether something leads to it or not.
+fn objects_of_git(archive: &[u8]) -> Vec<u8> {
+    let folder = scratch();
+    let mut tar = Command::new("tar")
+        .args(["-x", "--no-same-owner", "-C"])
+        .arg(folder.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    tar.stdin.take().unwrap().write_all(archive).unwrap();
+    assert!(tar.wait().unwrap().success());
+    let mut all = Vec::new();
+    let mut waiting = vec![folder.path().to_owned()];
+    while let Some(path) = waiting.pop() {
+        if path.join("objects").is_dir() && path.join("HEAD").is_file() {
+            let output = Command::new("git")
+                .args([
+                    "-c",
+                    "safe.directory=*",
+                    "cat-file",
+                    "--batch-all-objects",
+                    "--batch",
+                ])
+                .env("GIT_DIR", &path)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+            all.extend(output.stdout);
+        }
+        let entries = path.read_dir().unwrap().map(|entry| entry.unwrap());
+        let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+        waiting.extend(folders.map(|entry| entry.path()));
+    }
+    all
 }
 
 fn flatten(reply: Reply, into: &mut Vec<u8>) {

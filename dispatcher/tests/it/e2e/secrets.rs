@@ -7,7 +7,7 @@ use super::world::{Submitted, World, event, said};
 use crate::app::POOL_TOKEN;
 
 /// With characters that JSON, URLs and base64 spell differently.
-const API_KEY: &str = "sk-ant-api03-canary/in+the&coal=mine%25?";
+pub(super) const API_KEY: &str = "sk-ant-api03-canary/in+the&coal=mine%25?";
 
 /// Prints what `$a$b` is, without either this text or a line of its own holding it.
 const PRINT: &str = r#"
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// A script that knows the git token as `$a$b`.
-    fn knowing(&self, script: &str) -> Value {
+    pub(super) fn knowing(&self, script: &str) -> Value {
         let token = self.git.token();
         let (a, b) = token.split_at(token.len() / 2);
         let script = format!("a='{a}'\nb='{b}'\n{script}");

@@ -27,8 +27,8 @@ const MAX_INDEX: u64 = 512 * 1024 * 1024;
 /// Most files below `objects`.
 const MAX_OBJECT_FILES: usize = 2_000_000;
 
-/// Most references below `refs/remotes/origin` that are read as loose files.
-const MAX_REMOTE_REFS: usize = 10_000;
+/// Most references that are read as files of their own.
+const MAX_LOOSE_REFS: usize = 10_000;
 
 /// How deep directories below `objects` may nest.
 const MAX_OBJECT_DEPTH: usize = 3;
@@ -105,10 +105,9 @@ impl Scratch {
 
     /// What `HEAD` points to, if it is a commit that exists.
     pub(super) fn head(&self) -> Result<Option<Oid>> {
-        let Some(text) = read_plain(&self.git_dir, Path::new("HEAD"), MAX_REF)? else {
+        let Some(text) = head_text(&self.git_dir)? else {
             return Ok(None);
         };
-        let text = String::from_utf8_lossy(&text).trim().to_owned();
         match text.strip_prefix("ref:") {
             Some(name) => self.reference(name.trim()),
             None => Ok(self.existing(&text)),
@@ -131,36 +130,14 @@ impl Scratch {
     /// Commits that the remote is known to have had: everything below `refs/remotes/origin`.
     pub(super) fn known_to_remote(&self) -> Result<Vec<Oid>> {
         let mut known = self.packed(|name| name.starts_with("refs/remotes/origin/"))?;
-        let mut waiting = vec![PathBuf::from("refs/remotes/origin")];
-        let mut files = 0;
-        while let Some(folder) = waiting.pop() {
-            let full = self.git_dir.join(&folder);
-            if !is_real_path(&self.git_dir, &folder) || !is_real_dir(&full) {
-                continue;
-            }
-            for entry in fs::read_dir(&full).context("list references")? {
-                let entry = entry.context("list references")?;
-                let path = folder.join(entry.file_name());
-                files += 1;
-                ensure!(files <= MAX_REMOTE_REFS, ".git holds too many references");
-                if entry.file_type().context("list references")?.is_dir() {
-                    waiting.push(path);
-                } else if let Some(text) = read_plain(&self.git_dir, &path, MAX_REF)? {
-                    known.extend(self.existing(String::from_utf8_lossy(&text).trim()));
-                }
-            }
-        }
+        let loose = loose_references(&self.git_dir, Path::new("refs/remotes/origin"))?;
+        known.extend(loose.iter().filter_map(|(_, text)| self.existing(text)));
         Ok(known)
     }
 
     /// The agent's index, if it is there and readable.
     pub(super) fn index_of_agent(&self) -> Result<Option<git2::Index>> {
-        let Some(bytes) = read_plain(&self.git_dir, Path::new("index"), MAX_INDEX)? else {
-            return Ok(None);
-        };
-        let copy = self.path().join("index-of-agent");
-        fs::write(&copy, bytes).context("copy the index")?;
-        Ok(git2::Index::open(&copy).ok())
+        index_of_agent(&self.git_dir, &self.path().join("index-of-agent"))
     }
 
     /// Gives the session what was made here: new objects, the branch, the index.
@@ -209,13 +186,11 @@ impl Scratch {
     }
 
     fn packed(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Oid>> {
-        let text = read_plain(&self.git_dir, Path::new("packed-refs"), MAX_LIST)?;
-        let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default()).into_owned();
-        Ok(text
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter(|(_, name)| wanted(name))
-            .filter_map(|(hash, _)| self.existing(hash))
+        let packed = packed_references(&self.git_dir)?;
+        Ok(packed
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .filter_map(|(_, hash)| self.existing(hash))
             .collect())
     }
 
@@ -223,6 +198,58 @@ impl Scratch {
         let oid = Oid::from_str(hash).ok().filter(|_| hash.len() == 40)?;
         self.repo.find_commit(oid).ok().map(|commit| commit.id())
     }
+}
+
+/// Names and contents of the references below a folder of `git_dir` that are files of their own.
+pub(super) fn loose_references(git_dir: &Path, folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    let mut waiting = vec![folder.to_owned()];
+    let mut files = 0;
+    while let Some(folder) = waiting.pop() {
+        let full = git_dir.join(&folder);
+        if !is_real_path(git_dir, &folder) || !is_real_dir(&full) {
+            continue;
+        }
+        for entry in fs::read_dir(&full).context("list references")? {
+            let entry = entry.context("list references")?;
+            let path = folder.join(entry.file_name());
+            files += 1;
+            ensure!(files <= MAX_LOOSE_REFS, ".git holds too many references");
+            if entry.file_type().context("list references")?.is_dir() {
+                waiting.push(path);
+            } else if let Some(text) = read_plain(git_dir, &path, MAX_REF)? {
+                let name = path.to_string_lossy().into_owned();
+                found.push((name, String::from_utf8_lossy(&text).trim().to_owned()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Names and hashes of the references in `packed-refs`.
+pub(super) fn packed_references(git_dir: &Path) -> Result<Vec<(String, String)>> {
+    let text = read_plain(git_dir, Path::new("packed-refs"), MAX_LIST)?;
+    let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default()).into_owned();
+    let lines = text.lines().filter(|line| !line.starts_with(['#', '^']));
+    let pairs = lines.filter_map(|line| line.split_once(' '));
+    Ok(pairs
+        .map(|(hash, name)| (name.to_owned(), hash.to_owned()))
+        .collect())
+}
+
+/// What `HEAD` says, if it is there.
+pub(super) fn head_text(git_dir: &Path) -> Result<Option<String>> {
+    let text = read_plain(git_dir, Path::new("HEAD"), MAX_REF)?;
+    Ok(text.map(|text| String::from_utf8_lossy(&text).trim().to_owned()))
+}
+
+/// The index of `git_dir`, if it is there and readable; `copy` is a place out of the agent's reach.
+pub(super) fn index_of_agent(git_dir: &Path, copy: &Path) -> Result<Option<git2::Index>> {
+    let Some(bytes) = read_plain(git_dir, Path::new("index"), MAX_INDEX)? else {
+        return Ok(None);
+    };
+    fs::write(copy, bytes).context("copy the index")?;
+    Ok(git2::Index::open(copy).ok())
 }
 
 fn exists(path: &Path) -> bool {
@@ -321,7 +348,7 @@ fn make_folders(root: &Path, path: &Path) -> Result<()> {
 }
 
 /// Writes a file by renaming, so that a link in its place is replaced and never followed.
-fn replace(root: &Path, path: &Path, content: &[u8]) -> Result<()> {
+pub(super) fn replace(root: &Path, path: &Path, content: &[u8]) -> Result<()> {
     make_folders(root, path)?;
     let full = root.join(path);
     let folder = full.parent().unwrap_or(root);

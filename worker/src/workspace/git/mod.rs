@@ -12,6 +12,7 @@
 pub(crate) mod address;
 mod branch;
 mod catch_up;
+mod clean;
 mod clone;
 mod commit;
 mod dotgit;
@@ -30,6 +31,7 @@ use clawlink_shared::execution::ErrorCode;
 pub use address::is_public;
 pub use branch::{start_branch, working_directory};
 pub use catch_up::{CatchUpRequest, SESSION_TRAILER, catch_up};
+pub use clean::{Before, CleanRequest, clean, remember};
 pub use clone::{CloneRequest, Cloned, clone};
 pub use commit::{CommitOutcome, CommitRequest, commit_all};
 pub use http::GitAccess;

@@ -1,6 +1,7 @@
 //! Git over real smart HTTP, with the real `git` program as the host and as the agent.
 
 mod catching_up;
+mod cleaning;
 mod cloning;
 mod delivery;
 mod hostile;
