@@ -105,14 +105,16 @@ pub(super) async fn accept(
     policies::admit(app, principal, &submission).await?;
     let workspace = principal.workspace;
     let (room, forecast, skills) = tokio::join!(
-        room(app, workspace),
+        room(app, workspace, request.resume),
         Forecast::of(app, None, plan.spec.agent, workspace),
         given_skills(app, principal, &plan, link),
     );
     let room = room?;
     plan.spec.skills = skills?;
     if room.is_limited {
-        limits::admit(app, workspace, request.resume).await?;
+        limits::admit(app, workspace, request.resume, room.session_budget).await?;
+        let mut db = app.db.acquire().await?;
+        limits::require_allowed(&mut db, workspace, request.session_budget).await?;
     }
     let outlook = forecast.outlook(&Blocks {
         workspace,
@@ -143,9 +145,9 @@ async fn given_skills(
     }
 }
 
-async fn room(app: &App, workspace: WorkspaceId) -> ApiResult<Room> {
+async fn room(app: &App, workspace: WorkspaceId, session: Option<SessionId>) -> ApiResult<Room> {
     let mut db = app.db.acquire().await?;
-    Ok(rows::room(&mut db, workspace, app.tuning.queue_cap).await?)
+    Ok(rows::room(&mut db, workspace, session, app.tuning.queue_cap).await?)
 }
 
 /// What an earlier request with this key made; 409 if its body was another one, or if it was sent
@@ -231,13 +233,18 @@ async fn write(
     let actor = Actor::from(principal);
     let subject = ("execution", id.to_string());
     let entry = Entry::done(principal.workspace, &actor, "execution.submitted", subject);
-    let entry = entry.with(json!({"agent": plan.spec.agent.as_str(), "session": session}));
+    let mut details = json!({"agent": plan.spec.agent.as_str(), "session": session});
+    if let Some(budget) = request.session_budget {
+        details["sessionBudgetUsd"] = json!(budget);
+    }
+    let entry = entry.with(details);
     let new = NewExecution {
         id,
         uuid,
         workspace: principal.workspace,
         session,
         resuming: request.resume.is_some(),
+        session_budget: request.session_budget,
         spec: &plan.spec,
         priority: request.priority,
         on_worker_lost: request.on_worker_lost,

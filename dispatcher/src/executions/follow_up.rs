@@ -77,6 +77,7 @@ pub(super) async fn make(
         workspace: held.workspace,
         session,
         resuming: true,
+        session_budget: None,
         spec: &spec,
         priority: next.priority,
         on_worker_lost: held.on_worker_lost,

@@ -11,7 +11,7 @@ use super::store::events::NewEvent;
 use super::store::locked::Locked;
 use super::store::spending::{self, Facts};
 use crate::app::App;
-use crate::limits;
+use crate::limits::{self, Own};
 use crate::usage::money::Micros;
 use crate::usage::{self, Consumer};
 
@@ -36,7 +36,10 @@ pub(super) async fn take(
     if facts.is_stopped {
         return Ok(false);
     }
-    let own = facts.max_budget.and_then(Micros::from_dollars);
+    let own = Own {
+        session: facts.session_budget,
+        execution: facts.max_budget.and_then(Micros::from_dollars),
+    };
     let (execution, session) = (held.log.execution, held.log.session);
     let reached = limits::reached(db, held.workspace, session, execution, own).await?;
     let Some(reached) = reached else {

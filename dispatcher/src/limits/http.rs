@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{Limits, Reached, store};
+use super::{Amount, Limits, Reached, store};
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
@@ -50,7 +50,7 @@ struct LimitsBody {
     #[serde(default)]
     #[schema(value_type = Option<f64>, required)]
     daily_budget_usd: Amount,
-    /// Of all turns of a session.
+    /// Of all turns of a session; one session may have less.
     #[serde(default)]
     #[schema(value_type = Option<f64>, required)]
     session_budget_usd: Amount,
@@ -58,20 +58,6 @@ struct LimitsBody {
     #[serde(default)]
     #[schema(value_type = Option<f64>, required)]
     execution_budget_usd: Amount,
-}
-
-/// What is said of one limit.
-#[derive(Clone, Copy, Default)]
-enum Amount {
-    #[default]
-    Nothing,
-    Said(Option<f64>),
-}
-
-impl<'de> Deserialize<'de> for Amount {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Option::deserialize(deserializer).map(Self::Said)
-    }
 }
 
 /// Limits in US dollars; null: any amount.
@@ -94,23 +80,7 @@ struct ShownLimits {
 impl LimitsBody {
     fn read(&self) -> ApiResult<Limits> {
         let mut faults = Vec::new();
-        let mut amount = |field: &str, amount: Amount| {
-            let (read, message) = match amount {
-                Amount::Nothing => (None, "is required; null means any amount"),
-                Amount::Said(None) => return None,
-                Amount::Said(Some(dollars)) => (
-                    Micros::from_dollars(dollars),
-                    "must be a number of US dollars, not negative",
-                ),
-            };
-            if read.is_none() {
-                faults.push(FieldFault {
-                    field: field.to_owned(),
-                    message: message.to_owned(),
-                });
-            }
-            read
-        };
+        let mut amount = |field: &str, said: Amount| said.read(field, &mut faults);
         let limits = Limits {
             day: amount("dailyBudgetUsd", self.daily_budget_usd),
             session: amount("sessionBudgetUsd", self.session_budget_usd),
@@ -121,6 +91,14 @@ impl LimitsBody {
             false => Err(ApiError::invalid_fields(faults)),
         }
     }
+}
+
+/// The refusal of a session's budget beyond what the workspace allows each session.
+pub(super) fn too_much(most: Micros) -> ApiError {
+    ApiError::invalid_fields(vec![FieldFault {
+        field: "sessionBudgetUsd".to_owned(),
+        message: format!("must not be more than the workspace's limit of sessions, {most}"),
+    }])
 }
 
 /// The refusal of work for which there is no money.

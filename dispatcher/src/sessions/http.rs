@@ -6,7 +6,7 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use clawlink_shared::id::SessionId;
 use serde::{Deserialize, Serialize};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::store::{self, Row};
 use crate::app::App;
@@ -16,9 +16,11 @@ use crate::executions::accept::no_such_session;
 use crate::executions::http::{Shown, of_session};
 use crate::executions::sse::{self, Format};
 use crate::executions::timestamp;
-use crate::http::extract::{Path, Query, wants};
+use crate::http::extract::{self, Path, Query, wants};
 use crate::http::page::{self, Cursor};
+use crate::limits::Amount;
 use crate::policies;
+use crate::usage::money::Micros;
 
 /// A session as clients see it.
 #[derive(Serialize)]
@@ -35,6 +37,9 @@ pub(super) struct Session {
     status: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     archive_bytes: Option<i64>,
+    /// What all its turns may cost, in US dollars, if it has a limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_budget_usd: Option<Micros>,
     #[serde(skip_serializing_if = "Option::is_none")]
     github: Option<Github>,
 }
@@ -73,6 +78,7 @@ impl From<Row> for Session {
             turns: row.turns,
             status: row.state,
             archive_bytes: row.archive_size,
+            session_budget_usd: row.budget_micros.map(Micros),
             github,
         }
     }
@@ -153,6 +159,36 @@ pub(super) async fn get(
         session,
         executions,
     }))
+}
+
+/// What may be changed of a session.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = SessionChange)]
+pub(super) struct Change {
+    /// US dollars for all its turns; null: what the workspace allows each session.
+    #[serde(default)]
+    #[schema(value_type = Option<f64>, required)]
+    session_budget_usd: Amount,
+}
+
+/// `PATCH /sessions/{id}`.
+pub(super) async fn change(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+    extract::Json(body): extract::Json<Change>,
+) -> ApiResult<Json<Session>> {
+    let mut faults = Vec::new();
+    let budget = body
+        .session_budget_usd
+        .read("sessionBudgetUsd", &mut faults);
+    if !faults.is_empty() {
+        return Err(ApiError::invalid_fields(faults));
+    }
+    let session = find(&app, &principal, &id).await?;
+    super::set_budget(&app, &principal, session.session_id, budget).await?;
+    find(&app, &principal, &id).await.map(Json)
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -17,7 +17,9 @@ use crate::error::{ApiError, ApiResult};
 use crate::executions::{self, cancel};
 use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
+use crate::limits;
 use crate::outbox::{self, Effect};
+use crate::usage::money::Micros;
 use crate::workspaces::role::Permission;
 
 /// How much longer than a cancelled execution may take `DELETE …?force=true` waits for it.
@@ -51,6 +53,15 @@ pub fn routes(app: &App) -> Routes {
                 .query::<http::StreamQuery>()
                 .streams(),
         )
+        .patch(
+            "/sessions/{id}",
+            Access::Needs(Permission::LimitManage),
+            http::change,
+            Doc::new("Set what a session may spend")
+                .uuid("id")
+                .body::<http::Change>()
+                .gives_any(200),
+        )
         .delete(
             "/sessions/{id}",
             Access::Needs(Permission::SessionDelete),
@@ -60,6 +71,27 @@ pub fn routes(app: &App) -> Routes {
                 .query::<http::DeleteQuery>()
                 .gives_any(200),
         )
+}
+
+/// Says what all turns of a session may cost, within what the workspace allows each session.
+async fn set_budget(
+    app: &App,
+    principal: &Principal,
+    id: SessionId,
+    budget: Option<Micros>,
+) -> ApiResult<()> {
+    let mut transaction = app.db.begin().await?;
+    limits::require_allowed(&mut transaction, principal.workspace, budget).await?;
+    if !store::set_budget(&mut transaction, principal.workspace, id, budget).await? {
+        return Err(executions::accept::no_such_session());
+    }
+    let actor = Actor::from(principal);
+    let changed = ("session", id.to_string());
+    let entry = Entry::done(principal.workspace, &actor, "session.limited", changed);
+    let entry = entry.with(json!({"sessionBudgetUsd": budget}));
+    audit::record(&mut transaction, &entry).await?;
+    transaction.commit().await?;
+    Ok(())
 }
 
 /// Deletes a session; with `force`, its executions are cancelled first and waited for.

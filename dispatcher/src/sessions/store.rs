@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::http::page::Cursor;
+use crate::usage::money::Micros;
 
 /// A session as lists show it.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(super) struct Row {
     pub(super) auto_commit: bool,
     pub(super) turns: i32,
     pub(super) archive_size: Option<i64>,
+    pub(super) budget_micros: Option<i64>,
     pub(super) created_at: OffsetDateTime,
     pub(super) updated_at: OffsetDateTime,
     /// Of the turn that a worker holds, else of the last one.
@@ -38,7 +40,7 @@ pub(super) async fn list(
     let rows = sqlx::query_as!(
         Row,
         "select id, name, agent, repo_url, repo_branch, repo_directory, working_branch,
-            auto_commit, turns, archive_size, created_at, updated_at,
+            auto_commit, turns, archive_size, budget_micros, created_at, updated_at,
             (select state from executions where session_id = sessions.id
              order by state in ('planning', 'running', 'waiting') desc, turn desc
              limit 1) as state
@@ -108,6 +110,25 @@ pub(super) async fn lock(
     .fetch_optional(db)
     .await?;
     Ok(row.is_some())
+}
+
+/// Says what all turns of the session may cost; `None`: what the workspace allows each session.
+/// False if there is no such session.
+pub(super) async fn set_budget(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    session: SessionId,
+    budget: Option<Micros>,
+) -> anyhow::Result<bool> {
+    let done = sqlx::query!(
+        "update sessions set budget_micros = $3 where workspace_id = $1 and id = $2",
+        workspace.0,
+        session.0,
+        budget.map(|budget| budget.0),
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Deletes the session's row, and with it all that refers to it.

@@ -74,6 +74,7 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /sessions", Needs(SessionRead), 200),
     ("GET /sessions/{id}", Needs(SessionRead), 200),
     ("GET /sessions/{id}/stream", Needs(SessionRead), 200),
+    ("PATCH /sessions/{id}", Needs(LimitManage), 400),
     ("DELETE /sessions/{id}", Needs(SessionDelete), 409),
     ("POST /api/runtime/executions", Needs(ExecutionSubmit), 400),
     ("GET /api/runtime/executions", Needs(ExecutionRead), 200),

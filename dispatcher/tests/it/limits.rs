@@ -30,12 +30,12 @@ impl TestApp {
         body
     }
 
-    async fn admin_key(&self) -> Secret {
+    pub(crate) async fn admin_key(&self) -> Secret {
         self.key_for("default", KeyRole::Admin).await.1
     }
 
     /// The code with which a new request is refused; none if it is taken.
-    async fn refused(&self, body: &Value) -> Option<Value> {
+    pub(crate) async fn refused(&self, body: &Value) -> Option<Value> {
         let answer = self.execute(body).send().await.unwrap();
         let status = answer.status().as_u16();
         let body: Value = answer.json().await.unwrap();
@@ -43,13 +43,14 @@ impl TestApp {
     }
 }
 
-fn cost(dollars: f64) -> Value {
+/// A report of usage.
+pub(crate) fn cost(dollars: f64) -> Value {
     json!({"inputTokens": 1, "outputTokens": 1, "costUsd": dollars})
 }
 
 impl Held {
     /// The code of a stop, if one is ordered.
-    async fn told_to_stop(&self) -> Option<ErrorCode> {
+    pub(crate) async fn told_to_stop(&self) -> Option<ErrorCode> {
         let (_, orders) = self.control(0, 0).await;
         match orders.items.into_iter().next().map(|item| item.order) {
             Some(Order::Stop { code, .. }) => Some(code),
@@ -58,7 +59,7 @@ impl Held {
     }
 
     /// Ends as a worker does that was told to.
-    async fn stopped(&self, last_n: u64, dollars: f64) {
+    pub(crate) async fn stopped(&self, last_n: u64, dollars: f64) {
         let error = json!({"code": "budget_exceeded", "message": "as told"});
         let report = json!({"outcome": "failed", "error": error, "lastN": last_n,
             "usage": cost(dollars)});

@@ -47,6 +47,7 @@ mod request;
 mod runtime;
 mod schemathesis;
 mod secrets;
+mod session_limits;
 mod sessions;
 mod settings;
 mod stream;

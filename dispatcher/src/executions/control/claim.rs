@@ -173,7 +173,8 @@ async fn assign(
     };
     if held.is_limited {
         let mut db = app.db.acquire().await?;
-        let reached = limits::exhausted(&mut db, held.workspace, Some(held.session)).await?;
+        let (session, own) = (Some(held.session), held.session_budget);
+        let reached = limits::exhausted(&mut db, held.workspace, session, own).await?;
         drop(db);
         if let Some(reached) = reached {
             let failure = Failure::new(ErrorCode::BudgetExceeded, reached.message());

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::config::Tuning;
 use crate::error::{ApiError, ApiResult};
 use crate::secrets::{Reference, References};
+use crate::usage::money::Micros;
 use fields::{Faults, Fields};
 pub(crate) use repo::{Github, is_on_host, same_repository};
 
@@ -52,6 +53,8 @@ pub struct Request {
     pub(crate) session_name: Option<String>,
     pub(crate) pull_request: Option<PullRequestWish>,
     pub(crate) options: AgentOptions,
+    /// What the new session may cost in all its turns.
+    pub(crate) session_budget: Option<Micros>,
     pub(crate) priority: Priority,
     pub(crate) on_worker_lost: OnWorkerLost,
     pub(crate) cancel_on_disconnect: bool,
@@ -113,6 +116,7 @@ fn read(mut body: Fields, tuning: &Tuning, faults: &mut Faults) -> Request {
         session_name: session_name(&mut body, faults),
         pull_request: pull::read(&mut body, faults),
         options,
+        session_budget: session_budget(&mut body, resuming, faults),
         priority: body
             .choice("priority", &PRIORITIES, faults)
             .unwrap_or_default(),
@@ -204,6 +208,17 @@ fn stored_agent(body: &mut Fields, faults: &mut Faults) -> Option<AgentId> {
         faults.add(KEY, "must be the number of a stored agent");
     }
     number.map(AgentId)
+}
+
+/// `sessionBudgetUsd`; that of a session that exists is changed by those who manage limits.
+fn session_budget(body: &mut Fields, resuming: bool, faults: &mut Faults) -> Option<Micros> {
+    const KEY: &str = "sessionBudgetUsd";
+    let dollars = options::dollars(body, KEY, faults)?;
+    if resuming {
+        let message = "is for new sessions; PATCH /sessions/{id} changes that of an existing one";
+        faults.add(KEY, message);
+    }
+    Micros::from_dollars(dollars)
 }
 
 fn session_name(body: &mut Fields, faults: &mut Faults) -> Option<String> {

@@ -55,7 +55,7 @@ pub(super) fn read(
         max_turns: options
             .whole("maxTurns", 1..=MAX_TURNS, faults)
             .and_then(|turns| u32::try_from(turns).ok()),
-        max_budget_usd: budget(&mut options, faults),
+        max_budget_usd: dollars(&mut options, "maxBudgetUsd", faults),
         timeout_seconds: options.whole("timeoutSeconds", 1..=tuning.max_timeout_seconds, faults),
     };
     let env = env(&mut options, references, faults);
@@ -98,16 +98,17 @@ fn permission_mode(options: &mut Fields, faults: &mut Faults) -> PermissionMode 
     mode.or(old).unwrap_or_default()
 }
 
-fn budget(options: &mut Fields, faults: &mut Faults) -> Option<f64> {
-    let budget = options
-        .get("maxBudgetUsd")?
+/// An amount of money.
+pub(super) fn dollars(fields: &mut Fields, key: &'static str, faults: &mut Faults) -> Option<f64> {
+    let amount = fields
+        .get(key)?
         .as_f64()
-        .filter(|budget| budget.is_finite() && *budget >= 0.0);
-    if budget.is_none() {
+        .filter(|amount| amount.is_finite() && *amount >= 0.0);
+    if amount.is_none() {
         let message = "must be a number of US dollars, not negative";
-        faults.add(options.path("maxBudgetUsd"), message);
+        faults.add(fields.path(key), message);
     }
-    budget
+    amount
 }
 
 fn env(

@@ -11,6 +11,7 @@ use crate::audit;
 use crate::executions::plan::Inherited;
 use crate::executions::wait::WaitReason;
 use crate::outbox;
+use crate::usage::money::Micros;
 
 /// How full the queue is, and the number of the execution that may enter it.
 #[derive(Debug)]
@@ -22,8 +23,10 @@ pub(crate) struct Room {
     pub(crate) total: i64,
     /// The workspace runs as many executions as it may.
     pub(crate) is_at_cap: bool,
-    /// The workspace has limits on money.
+    /// The workspace, or the session that is resumed, has limits on money.
     pub(crate) is_limited: bool,
+    /// What the session that is resumed may cost by itself.
+    pub(crate) session_budget: Option<Micros>,
     /// Used by nobody else.
     pub(crate) next: ExecutionId,
 }
@@ -33,11 +36,14 @@ pub(crate) struct Room {
 pub(crate) async fn room(
     db: &mut PgConnection,
     workspace: WorkspaceId,
+    session: Option<SessionId>,
     queue_cap: i64,
 ) -> anyhow::Result<Room> {
     let row = sqlx::query!(
         "select pending_cap, nextval('executions_id_seq') as \"next!\",
             exists (select from limits where workspace_id = $1) as \"is_limited!\",
+            (select budget_micros from sessions where id = $3 and workspace_id = $1)
+                as session_budget,
             running_cap <= (select count(*) from executions
                 where workspace_id = $1 and state in ('planning', 'running', 'waiting')
                     and not is_external)
@@ -49,6 +55,7 @@ pub(crate) async fn room(
          from workspaces where id = $1",
         workspace.0,
         queue_cap,
+        session.map(|session| session.0),
     )
     .fetch_one(db)
     .await?;
@@ -57,7 +64,8 @@ pub(crate) async fn room(
         pending_cap: row.pending_cap.into(),
         total: row.total,
         is_at_cap: row.is_at_cap,
-        is_limited: row.is_limited,
+        is_limited: row.is_limited || row.session_budget.is_some(),
+        session_budget: row.session_budget.map(Micros),
         next: ExecutionId(row.next),
     })
 }
@@ -164,6 +172,8 @@ pub(crate) struct NewExecution<'a> {
     pub(crate) session: SessionId,
     /// Whether it is a further turn of a session that exists.
     pub(crate) resuming: bool,
+    /// What a new session may cost by itself.
+    pub(crate) session_budget: Option<Micros>,
     pub(crate) spec: &'a Spec,
     pub(crate) priority: Priority,
     pub(crate) on_worker_lost: OnWorkerLost,
@@ -220,8 +230,8 @@ pub(crate) async fn insert(
     let inserted = sqlx::query!(
         "with made as (
             insert into sessions (id, workspace_id, name, agent, repo_url, repo_branch,
-                repo_directory, repo_depth, working_branch, auto_commit, turns)
-            select $3, $2, $5, $6, $7, $8, $9, $10, $11, $12, 1 where not $4
+                repo_directory, repo_depth, working_branch, auto_commit, turns, budget_micros)
+            select $3, $2, $5, $6, $7, $8, $9, $10, $11, $12, 1, $39::bigint where not $4
             returning turns
          ), resumed as (
             update sessions set turns = turns + 1, updated_at = now(), name = $5,
@@ -298,6 +308,7 @@ pub(crate) async fn insert(
         new.entry.resource_id,
         new.entry.outcome,
         new.entry.details,
+        new.session_budget.map(|budget| budget.0),
     )
     .fetch_optional(db)
     .await;

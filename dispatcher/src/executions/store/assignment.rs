@@ -4,6 +4,8 @@ use clawlink_shared::id::{ClaimId, ExecutionId, SessionId, WorkspaceId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::usage::money::Micros;
+
 /// A held execution with its session.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -13,8 +15,10 @@ pub(crate) struct Held {
     pub(crate) workspace: WorkspaceId,
     /// Its other name, which its credentials are sealed for.
     pub(crate) uuid: Uuid,
-    /// Whether its workspace has limits.
+    /// Whether its workspace or its session has limits that were not looked at.
     pub(crate) is_limited: bool,
+    /// What its session may cost by itself.
+    pub(crate) session_budget: Option<Micros>,
     /// From 1.
     pub(crate) attempt: i32,
     /// The stored lease.
@@ -53,8 +57,9 @@ pub(crate) async fn by_claim(
 ) -> anyhow::Result<Option<Held>> {
     let row = sqlx::query!(
         "select e.id, e.uuid, e.workspace_id, e.attempt, e.lease_hash, e.spec, e.session_id, e.turn,
-            c.sealed as \"sealed?\", e.acked_at is null
-                and exists (select from limits where workspace_id = e.workspace_id) as \"is_limited!\",
+            c.sealed as \"sealed?\", e.acked_at is null and (s.budget_micros is not null
+                or exists (select from limits where workspace_id = e.workspace_id)) as \"is_limited!\",
+            s.budget_micros,
             s.archive_key, s.archive_size, s.archive_sha256, s.archive_root,
             s.provider_session_id
          from executions e
@@ -71,6 +76,7 @@ pub(crate) async fn by_claim(
         workspace: WorkspaceId(row.workspace_id),
         uuid: row.uuid,
         is_limited: row.is_limited,
+        session_budget: row.budget_micros.map(Micros),
         attempt: row.attempt,
         lease_hash: row.lease_hash.unwrap_or_default(),
         spec: row.spec,

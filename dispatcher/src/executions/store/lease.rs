@@ -13,6 +13,7 @@ use super::assignment::{self, Held};
 use super::events::{Appended, LockedLog, NewEvent, Numbered};
 use super::locked::Locked;
 use crate::outbox::Effect;
+use crate::usage::money::Micros;
 use clawlink_shared::id::SessionId;
 
 /// Tries to confirm when others take the same place or write to the same log at that moment.
@@ -185,7 +186,8 @@ async fn try_confirm(
             s.archive_key as \"archive_key?\", s.archive_size as \"archive_size?\",
             s.archive_sha256 as \"archive_sha256?\", s.archive_root as \"archive_root?\",
             s.provider_session_id as \"provider_session_id?\",
-            exists (select from limits where workspace_id = $2) as \"is_limited!\"
+            s.budget_micros as \"budget_micros?\", s.budget_micros is not null
+                or exists (select from limits where workspace_id = $2) as \"is_limited!\"
          from (values (1)) as one
          left join claimed on true
          left join sessions s on s.id = claimed.session_id
@@ -221,6 +223,7 @@ async fn try_confirm(
             spec,
             sealed: row.sealed,
             is_limited: row.is_limited,
+            session_budget: row.budget_micros.map(Micros),
             session: log.session,
             turn,
             archive: assignment::archive(row.archive_key, row.archive_size, row.archive_sha256),

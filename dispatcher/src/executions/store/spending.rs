@@ -4,6 +4,8 @@ use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::id::ExecutionId;
 use sqlx::PgConnection;
 
+use crate::usage::money::Micros;
+
 /// What is said of an execution that consumes.
 #[derive(Debug)]
 pub(crate) struct Facts {
@@ -17,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) submitted_by: String,
     /// US dollars that the request allows.
     pub(crate) max_budget: Option<f64>,
+    /// What its session may cost by itself.
+    pub(crate) session_budget: Option<Micros>,
     /// A stop was ordered.
     pub(crate) is_stopped: bool,
 }
@@ -26,8 +30,9 @@ pub(crate) async fn facts(db: &mut PgConnection, execution: ExecutionId) -> anyh
     let row = sqlx::query!(
         "select t.project_id as \"project_id?\", e.agent, e.spec->'options'->>'model' as model,
             e.submitted_by, (e.spec->'options'->>'maxBudgetUsd')::float8 as max_budget,
-            e.stop_code is not null as \"is_stopped!\"
-         from executions e left join tasks t on t.id = e.task_id
+            e.stop_code is not null as \"is_stopped!\", s.budget_micros
+         from executions e join sessions s on s.id = e.session_id
+         left join tasks t on t.id = e.task_id
          where e.id = $1",
         execution.0,
     )
@@ -39,6 +44,7 @@ pub(crate) async fn facts(db: &mut PgConnection, execution: ExecutionId) -> anyh
         model: row.model,
         submitted_by: row.submitted_by,
         max_budget: row.max_budget,
+        session_budget: row.budget_micros.map(Micros),
         is_stopped: row.is_stopped,
     })
 }

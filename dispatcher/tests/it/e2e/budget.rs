@@ -81,6 +81,35 @@ async fn a_day_without_money_stops_claude_inside_a_tool_and_a_raise_lets_it_go_o
 }
 
 #[tokio::test]
+async fn a_session_without_money_of_its_own_stops_claude_and_a_raise_lets_it_go_on() {
+    let world = World::with_repository().await;
+    let mut long = world.ask("[[sleep]]");
+    long["sessionBudgetUsd"] = json!(0.0006);
+    let (first, events) = world.run(long).await;
+    let end = event(&events, "error");
+    assert_eq!(end["code"], "budget_exceeded", "{end}");
+    let words = end["error"].as_str().unwrap();
+    assert!(words.contains("the session has cost"), "{words}");
+    let again = world.go_on(&first.session, "[[text]] go on");
+    let answer = world.app.execute(&again).send().await.unwrap();
+    assert_eq!(answer.status(), 403);
+
+    let admin = world.app.admin_key().await;
+    let raise = json!({"sessionBudgetUsd": 1});
+    let (status, _) = world
+        .app
+        .limit_session(&admin, &first.session, &raise)
+        .await;
+    assert_eq!(status, 200);
+    let (_, events) = world.run(again).await;
+    let result = event(&events, "completed")["result"].as_str().unwrap();
+    assert!(
+        result.contains("I have seen 2 marked user turns"),
+        "{result}"
+    );
+}
+
+#[tokio::test]
 async fn a_limit_of_the_model_that_is_over_soon_is_waited_out() {
     let world = World::with_repository().await;
     let worker = world.patient_worker(60);

@@ -293,6 +293,7 @@ impl Draw<'_> {
         let text = self.text();
         match name {
             "POST /execute" => self.request(&text),
+            "PATCH /sessions/{id}" => json!({"sessionBudgetUsd": 1000}),
             "POST /executions/{id}/cancel" => json!({"reason": text}),
             "POST /api/runtime/executions" | "POST /api/tasks/execute" => {
                 let mut body = json!({"taskId": self.number("task"), "payload": text,
