@@ -99,7 +99,7 @@ pub async fn import(blobs: &Blobs, mut from: impl AsyncRead + Unpin) -> Result<C
                 .await
                 .context("read archive")?;
         } else {
-            single::store(blobs, &key, Some(size), &mut content)
+            single::write(blobs, &key, Some(size), &mut content)
                 .await
                 .with_context(|| format!("store {key}"))?;
             copied.objects += 1;

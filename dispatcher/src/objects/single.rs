@@ -14,7 +14,7 @@ const PARTS_OF_A_SIZE: u64 = 1000;
 /// Writes what a pipe holds as one object, which exists when the pipe has ended and not before;
 /// answers its bytes.
 pub async fn put(blobs: &Blobs, key: &str, mut from: impl AsyncRead + Unpin) -> Result<u64> {
-    store(blobs, key, None, &mut from)
+    write(blobs, key, None, &mut from)
         .await
         .with_context(|| format!("store {key}"))
 }
@@ -32,7 +32,7 @@ pub async fn get(blobs: &Blobs, key: &str, mut to: impl AsyncWrite + Unpin) -> R
 }
 
 /// Writes what is read until its end; where a size is given it must be that.
-pub(super) async fn store(
+pub(super) async fn write(
     blobs: &Blobs,
     key: &str,
     size: Option<u64>,
