@@ -19,6 +19,16 @@ pub const MAX_MESSAGE_BYTES: usize = 32 * 1024;
 /// Texts that may wait at one running agent.
 pub const MAX_MESSAGES: usize = 32;
 
+/// What an agent reads when a rule denies.
+pub const DENIED_BY_RULE: &str = "A rule of this workspace does not allow this.";
+
+/// What it reads when it asks too much at once.
+pub const TOO_MANY_QUESTIONS: &str = "Too many questions wait for an answer already.";
+
+/// What it reads when nobody answered in time.
+pub const UNANSWERED: &str =
+    "Nobody answered in time. Go on without it, or say what you would have done.";
+
 /// Kinds of questions. Wire form: lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -1,6 +1,8 @@
 //! A question arrives: rules answer it at once, or it waits for people.
 
-use clawlink_shared::approval::{Decision, MAX_OPEN_QUESTIONS, QuestionKind, Requested};
+use clawlink_shared::approval::{
+    DENIED_BY_RULE, Decision, MAX_OPEN_QUESTIONS, QuestionKind, Requested, TOO_MANY_QUESTIONS,
+};
 use clawlink_shared::event::EventType;
 use serde::Serialize;
 use serde_json::Value;
@@ -14,11 +16,6 @@ use super::{Answer, resolved};
 use crate::app::App;
 use crate::executions::live::{self, Locked, NewEvent};
 use crate::executions::timestamp;
-
-/// What an agent reads when a rule denies.
-const DENIED: &str = "A rule of this workspace does not allow this.";
-/// What it reads when it asks too much at once.
-const TOO_MANY: &str = "Too many questions wait for an answer already.";
 
 /// What became of a question.
 #[derive(Debug)]
@@ -82,7 +79,7 @@ pub(crate) async fn ask(
         is_partial: requested.partial,
     };
     let (by, policy, is_allowed, why) = if open >= MAX_OPEN_QUESTIONS as i64 {
-        ("limit", None, false, TOO_MANY)
+        ("limit", None, false, TOO_MANY_QUESTIONS)
     } else {
         match judge(db, held, &asked).await? {
             Judged::Ask => {
@@ -92,7 +89,7 @@ pub(crate) async fn ask(
                 }));
             }
             Judged::BySession => ("session", None, true, ""),
-            Judged::ByRule { rule, allow } => ("policy", Some(rule), allow, DENIED),
+            Judged::ByRule { rule, allow } => ("policy", Some(rule), allow, DENIED_BY_RULE),
         }
     };
     let (state, decision) = match is_allowed {

@@ -1,6 +1,6 @@
 //! Questions that nobody answered in time become what the workspace wants them to be.
 
-use clawlink_shared::approval::Decision;
+use clawlink_shared::approval::{Decision, UNANSWERED};
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -12,10 +12,6 @@ use crate::{db, feed};
 
 /// Questions looked at in one round.
 const BATCH: i64 = 100;
-
-/// What an agent reads when nobody answered.
-const UNANSWERED: &str = "Nobody answered in time. Go on without it, or say what you would have \
-                          done.";
 
 /// Expires what is due at every tick until the process drains.
 pub(super) async fn expire_loop(app: App) {

@@ -13,7 +13,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clawlink_shared::approval::{
-    MAX_INPUT_BYTES, MAX_MESSAGES, MAX_OPEN_QUESTIONS, MAX_TOOL_BYTES, Requested, Taken, Withdrawn,
+    DENIED_BY_RULE, MAX_INPUT_BYTES, MAX_MESSAGES, MAX_OPEN_QUESTIONS, MAX_TOOL_BYTES, Requested,
+    TOO_MANY_QUESTIONS, Taken, UNANSWERED, Withdrawn,
 };
 use clawlink_shared::event::EventType;
 use serde_json::Value;
@@ -28,6 +29,26 @@ use crate::redact::{self, Redactor};
 
 /// What an agent reads when somebody denies without a word.
 pub const UNEXPLAINED: &str = "This was not allowed.";
+
+/// What it reads when there is nobody who could answer.
+const NOBODY: &str = "This needs an approval, and there is nobody to ask. \
+                      Go on without it, or say what you would have done.";
+
+/// What it reads when those who could have answered are gone.
+const GONE: &str = "Nobody answers any more.";
+
+/// Denials in which no person says anything.
+const WORDLESS: [&str; 6] = [
+    UNEXPLAINED,
+    NOBODY,
+    GONE,
+    UNANSWERED,
+    DENIED_BY_RULE,
+    TOO_MANY_QUESTIONS,
+];
+
+/// Plans that one run shows at most; of the last one nothing more is heard.
+pub const MAX_PLANS: u32 = 16;
 
 /// Bounds to which the strings of an input are cut, one after the other, until it fits.
 const STRING_BOUNDS: [usize; 4] = [32 * 1024, 8 * 1024, 1024, 128];
@@ -59,6 +80,24 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// What a person said when refusing; `None` if nobody said anything.
+    pub fn words(&self) -> Option<&str> {
+        match self {
+            Self::Deny { message } if !WORDLESS.contains(&message.as_str()) => Some(message),
+            Self::Deny { .. } | Self::Allow { .. } => None,
+        }
+    }
+
+    /// What the agent is told of a refusal, unless that is no more than the refusal itself.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Deny { message } if message != UNEXPLAINED && !message.is_empty() => {
+                Some(message)
+            }
+            Self::Deny { .. } | Self::Allow { .. } => None,
+        }
+    }
+
     fn deny(message: &str) -> Self {
         Self::Deny {
             message: message.to_owned(),
@@ -116,17 +155,14 @@ impl Desk {
     /// withdraws the question.
     pub async fn ask(&self, question: Question) -> Answer {
         let Some(line) = &self.office.line else {
-            return Answer::deny(
-                "This needs an approval, and there is nobody to ask. \
-                 Go on without it, or say what you would have done.",
-            );
+            return Answer::deny(NOBODY);
         };
         let id = Uuid::new_v4();
         let (answer, answered) = oneshot::channel();
         {
             let mut open = self.office.open();
             if open.len() >= MAX_OPEN_QUESTIONS {
-                return Answer::deny("Too many questions wait for an answer already.");
+                return Answer::deny(TOO_MANY_QUESTIONS);
             }
             open.insert(id, answer);
         }
@@ -140,8 +176,7 @@ impl Desk {
             .emit(EventType::ApprovalRequested, &requested)
             .await;
         asked.is_told = true;
-        let gone = |_| Answer::deny("Nobody answers any more.");
-        answered.await.unwrap_or_else(gone)
+        answered.await.unwrap_or_else(|_| Answer::deny(GONE))
     }
 
     /// The next text that a person sends to the running agent; pending while nobody does.
@@ -297,6 +332,23 @@ mod tests {
         assert_eq!(second.await.unwrap(), Answer::Allow { for_session: true });
         desk.answered(one.approval_id, Answer::deny("no"));
         assert_eq!(first.await.unwrap(), Answer::deny("no"));
+    }
+
+    #[test]
+    fn only_people_have_words_and_no_agent_is_told_a_bare_refusal() {
+        for (message, words, reason) in [
+            ("use another name", true, true),
+            (UNANSWERED, false, true),
+            (DENIED_BY_RULE, false, true),
+            (NOBODY, false, true),
+            (UNEXPLAINED, false, false),
+        ] {
+            let answer = Answer::deny(message);
+            assert_eq!(answer.words(), words.then_some(message));
+            assert_eq!(answer.reason(), reason.then_some(message));
+        }
+        let allowed = Answer::Allow { for_session: false };
+        assert_eq!((allowed.words(), allowed.reason()), (None, None));
     }
 
     #[tokio::test]

@@ -34,6 +34,10 @@ const MAX_RESULT_BYTES: usize = 64 * 1024;
 /// What an agent is told when it goes on after a limit of the model.
 const GO_ON: &str = "The model's limit that stopped you is over. Go on where you stopped.";
 
+/// What is to be done when the model does not accept a credential.
+const ON_REFUSED_CREDENTIAL: &str = "(Send a valid credential with the request, or store one as \
+    the workspace's secret. A login that has expired is renewed with the agent's own program.)";
+
 /// What differs between the runs of one agent phase.
 struct Round {
     prompt: Vec<PromptPart>,
@@ -84,7 +88,7 @@ impl Run<'_> {
                 // A limit that was passed by its last word stops nothing any more.
                 Some(StopReason::Budget) if end.has_finished => None,
                 Some(reason) => Some(stopped(reason, self.stop.words())),
-                None => end.failure,
+                None => end.failure.map(advised),
             };
         }
     }
@@ -246,6 +250,14 @@ impl Run<'_> {
             .as_deref()
             .map(|text| bounded(&self.redactor, text));
     }
+}
+
+/// A refused credential with what can be done about it: the programs speak to people at a terminal.
+fn advised(mut failure: Failure) -> Failure {
+    if failure.code == ErrorCode::AuthError {
+        failure.message = format!("{} {ON_REFUSED_CREDENTIAL}", failure.message);
+    }
+    failure
 }
 
 fn bounded(redactor: &Redactor, text: &str) -> String {

@@ -56,12 +56,12 @@ pub(crate) fn play(session: &Session, name: &str, steps: &str) -> Run {
 }
 
 /// The same, ready for its prompt: what follows is the turn.
-fn in_turn(session: &Session, steps: &str) -> Run {
+pub(crate) fn in_turn(session: &Session, steps: &str) -> Run {
     play(session, "opencode", &format!("{READY}{steps}"))
 }
 
 /// What the agent heard of us.
-fn heard(session: &Session) -> Vec<Value> {
+pub(crate) fn heard(session: &Session) -> Vec<Value> {
     let heard = std::fs::read_to_string(session.work().join("heard.jsonl")).unwrap();
     let lines = heard.lines();
     lines
@@ -70,7 +70,7 @@ fn heard(session: &Session) -> Vec<Value> {
 }
 
 /// Our answer to the agent's request with that id.
-fn answered(session: &Session, id: u64) -> Value {
+pub(crate) fn answered(session: &Session, id: u64) -> Value {
     let heard = heard(session);
     let answers = |message: &&Value| message["method"].is_null() && message["id"] == id;
     heard.iter().find(answers).expect("it was answered").clone()
@@ -170,50 +170,10 @@ snapshots! {
     codexs_other_adapter_writes: Goose, "codex-acp-zed-write.jsonl";
 }
 
-const PERMISSION: &str = r#"
+pub(crate) const PERMISSION: &str = r#"
 {"dir":"out","msg":{"jsonrpc":"2.0","id":0,"method":"session/request_permission","params":{"sessionId":"conversation","toolCall":{"toolCallId":"1","title":"write","rawInput":{"path":"a"}},"options":[{"optionId":"always","kind":"allow_always","name":"Always"},{"optionId":"once","kind":"allow_once","name":"Once"},{"optionId":"no","kind":"reject_once","name":"No"}]}}}
 {"dir":"in","msg":{"id":0}}
 "#;
-
-#[tokio::test]
-async fn permissions_are_given_once_when_everything_is_allowed() {
-    let session = Session::new();
-    let run = in_turn(&session, &format!("{PERMISSION}{DONE}"));
-    let ended = run.finish(AgentKind::Opencode).await;
-    assert_eq!(ended.end.failure, None);
-    let outcome = &answered(&session, 0)["result"]["outcome"];
-    assert_eq!(outcome["optionId"], "once");
-    assert_eq!(ended.texts(EventType::AgentToolCall, "tool"), "write");
-}
-
-#[tokio::test]
-async fn refused_steps_are_refused_and_the_words_become_a_prompt() {
-    let session = Session::new();
-    let again = r#"{"dir":"in","msg":{"id":3,"method":"session/prompt"}}"#;
-    let steps = format!("{PERMISSION}{DONE}{again}{DONE}");
-    let mut run = in_turn(&session, &steps);
-    run.options.permission_mode = PermissionMode::Default;
-    let ended = run.finish(AgentKind::Opencode).await;
-    assert_eq!(ended.end.failure, None);
-    let outcome = &answered(&session, 0)["result"]["outcome"];
-    assert_eq!(outcome["optionId"], "no");
-    let heard = heard(&session);
-    let mut prompts = heard
-        .iter()
-        .filter(|message| message["method"] == "session/prompt");
-    let second = prompts.nth(1).unwrap().to_string();
-    assert!(second.contains("write was not permitted: "), "{second}");
-}
-
-#[tokio::test]
-async fn indexing_for_a_vendor_is_refused_whatever_is_allowed() {
-    let session = Session::new();
-    let recording = include_str!("recordings/acp/auggie-write.jsonl");
-    let run = play(&session, "auggie", recording);
-    assert_eq!(run.finish(AgentKind::Auggie).await.end.failure, None);
-    let outcome = &answered(&session, 0)["result"]["outcome"];
-    assert_eq!(outcome["optionId"], "session-disable");
-}
 
 #[tokio::test]
 async fn stop_cancels_the_turn_and_keeps_the_conversation() {
@@ -307,83 +267,6 @@ fn is_running(mark: &str) -> bool {
 }
 
 #[tokio::test]
-async fn file_calls_stay_in_the_session() {
-    let session = Session::new();
-    let root = session.root.display().to_string();
-    std::fs::write(session.outside().join("secret"), "outside-secret").unwrap();
-    std::fs::write(session.work().join("in.txt"), "one\ntwo\nthree\n").unwrap();
-    std::os::unix::fs::symlink(session.outside(), session.work().join("out")).unwrap();
-    std::os::unix::fs::symlink("in.txt", session.work().join("link")).unwrap();
-    let named_twice = session.work().join("twice");
-    std::fs::write(session.outside().join("other"), "other").unwrap();
-    std::fs::hard_link(session.outside().join("other"), &named_twice).unwrap();
-    rustix::fs::mkfifoat(
-        rustix::fs::CWD,
-        session.work().join("pipe"),
-        rustix::fs::Mode::from(0o666),
-    )
-    .unwrap();
-    let outside = session.outside().join("secret").display().to_string();
-    let read = |path: &str| json!({"method": "fs/read_text_file", "params": {"sessionId": "s", "path": path}});
-    let write = |path: &str| json!({"method": "fs/write_text_file", "params": {"sessionId": "s", "path": path, "content": "written"}});
-    let refused = [
-        read(&outside),
-        read("/etc/passwd"),
-        read("in.txt"),
-        read(&format!("{root}/work/../../secret")),
-        read(&format!("{root}/work/out/secret")),
-        read(&format!("{root}/work/link")),
-        read(&format!("{root}/work/pipe")),
-        read(&format!("{root}/work")),
-        read(&root),
-        write(&outside),
-        write(&format!("{root}/work/out/secret")),
-        write(&format!("{root}/work/out/new")),
-        write(&format!("{root}/work/link")),
-        write(&format!("{root}/work/pipe")),
-        write(&format!("{root}/work/twice")),
-        write(&format!("{root}/work/../../secret")),
-    ];
-    let mut part = read(&format!("{root}/work/in.txt"));
-    part["params"]["line"] = json!(2);
-    part["params"]["limit"] = json!(1);
-    let allowed = [
-        read(&format!("{root}/work/in.txt")),
-        part,
-        write(&format!("{root}/work/in.txt")),
-        write(&format!("{root}/work/new/deep/file")),
-    ];
-    let mut steps = String::new();
-    for (id, request) in refused.iter().chain(&allowed).enumerate() {
-        let mut request = request.clone();
-        request["jsonrpc"] = json!("2.0");
-        request["id"] = json!(100 + id);
-        steps += &format!("{}\n", json!({"dir": "out", "msg": request}));
-        steps += &format!("{}\n", json!({"dir": "in", "msg": {"id": 100 + id}}));
-    }
-    let ended = in_turn(&session, &format!("{steps}{DONE}"))
-        .finish(AgentKind::Opencode)
-        .await;
-    assert_eq!(ended.end.failure, None);
-    let answer = |id: usize| answered(&session, 100 + id as u64);
-    for (id, request) in refused.iter().enumerate() {
-        assert!(answer(id)["error"].is_object(), "{request}: {}", answer(id));
-    }
-    let from = refused.len();
-    assert_eq!(answer(from)["result"]["content"], "one\ntwo\nthree\n");
-    assert_eq!(answer(from + 1)["result"]["content"], "two\n");
-    for file in ["in.txt", "new/deep/file"] {
-        let written = std::fs::read_to_string(session.work().join(file)).unwrap();
-        assert_eq!(written, "written", "{file}");
-    }
-    let secret = std::fs::read_to_string(session.outside().join("secret")).unwrap();
-    assert_eq!(secret, "outside-secret");
-    let other = std::fs::read_to_string(session.outside().join("other")).unwrap();
-    assert_eq!(other, "other");
-    assert!(!session.outside().join("new").exists());
-}
-
-#[tokio::test]
 async fn nonsense_is_kept_and_disturbs_nobody() {
     let session = Session::new();
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
@@ -417,7 +300,12 @@ async fn errors_have_their_codes() {
     let cases = [
         (-32000, "Authentication required", ErrorCode::AuthError),
         (-32603, "API Error: 401 Unauthorized", ErrorCode::AuthError),
-        (500, "RESOURCE_EXHAUSTED: quota", ErrorCode::RateLimited),
+        (-32603, "RESOURCE_EXHAUSTED: quota", ErrorCode::RateLimited),
+        (429, "please wait", ErrorCode::RateLimited),
+        (403, "not for you", ErrorCode::AuthError),
+        (500, "overloaded", ErrorCode::AgentError),
+        (-32603, "Request rejected (429)", ErrorCode::RateLimited),
+        (-32603, "500 at 127.0.0.1:401", ErrorCode::AgentError),
         (-32603, "Internal error", ErrorCode::AgentError),
     ];
     for (number, text, expected) in cases {
@@ -517,32 +405,4 @@ async fn what_an_agent_cannot_do_is_said() {
     run.options.permission_mode = PermissionMode::Plan;
     let ended = run.finish(AgentKind::Opencode).await;
     assert_eq!(code(&ended), Some(ErrorCode::ValidationError));
-}
-
-#[tokio::test]
-async fn plan_mode_is_set_in_the_agents_own_words() {
-    let mode = r#"{"id":"mode","category":"mode","options":[{"value":"build"},{"value":"plan"}]}"#;
-    let steps = format!("{READY}{DONE}").replace(
-        r#"{"sessionId":"conversation"}"#,
-        &format!(r#"{{"sessionId":"conversation","configOptions":[{mode}]}}"#),
-    );
-    let set = r#"{"dir":"in","msg":{"id":9,"method":"session/set_config_option"}}
-{"dir":"out","msg":{"jsonrpc":"2.0","id":9,"result":{}}}
-"#;
-    let prompt = r#"{"dir":"in","msg":{"id":3,"method":"session/prompt"}}"#;
-    let steps = steps.replace(prompt, &format!("{set}{prompt}"));
-    let session = Session::new();
-    let mut run = play(&session, "opencode", &steps);
-    run.options.permission_mode = PermissionMode::Plan;
-    let ended = run.finish(AgentKind::Opencode).await;
-    assert_eq!(ended.end.failure, None);
-    // Nobody is there to approve it.
-    let said = ended.texts(EventType::Message, "message");
-    assert!(said.contains("The plan is not carried out"), "{said}");
-    let heard = heard(&session);
-    let set = heard
-        .iter()
-        .find(|message| message["method"] == "session/set_config_option");
-    let expected = json!({"sessionId": "conversation", "configId": "mode", "value": "plan"});
-    assert_eq!(set.unwrap()["params"], expected);
 }

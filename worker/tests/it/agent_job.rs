@@ -19,6 +19,7 @@ use clawlink_worker::redact::Redactor;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 pub(crate) use crate::wait::{PATIENCE, eventually};
 
@@ -111,7 +112,7 @@ impl Session {
             redactor: Redactor::new([]),
             credential: None,
             resume: None,
-            desk: Desk::default(),
+            has_people: false,
         }
     }
 }
@@ -134,11 +135,13 @@ pub(crate) struct Run {
     pub(crate) redactor: Redactor,
     pub(crate) credential: Option<Secret>,
     pub(crate) resume: Option<String>,
-    pub(crate) desk: Desk,
+    /// Somebody may speak to it: [`Running::say`].
+    pub(crate) has_people: bool,
 }
 
 /// A started job.
 pub(crate) struct Running {
+    desk: Desk,
     drafts: tokio::sync::mpsc::Receiver<Draft>,
     stop: watch::Sender<Option<StopReason>>,
     end: tokio::task::JoinHandle<AgentEnd>,
@@ -164,6 +167,10 @@ impl Run {
         let agent = agent.expect("the agent is installed");
         let (events, drafts) = EventSink::channel();
         let (stop, stopped) = watch::channel(None);
+        let desk = match self.has_people {
+            true => Desk::new(events.clone(), self.redactor.clone()),
+            false => Desk::default(),
+        };
         let job = AgentJob {
             prompt: self.prompt,
             options: self.options,
@@ -176,13 +183,14 @@ impl Run {
             session_root: self.root,
             resume: self.resume,
             max_file_bytes: None,
-            desk: self.desk,
+            desk: desk.clone(),
             events,
             redactor: self.redactor,
             renewed: watch::Sender::new(None),
             stop: stopped,
         };
         Running {
+            desk,
             drafts,
             stop,
             end: tokio::spawn(async move { agent.run(job).await }),
@@ -199,6 +207,12 @@ impl Run {
 impl Running {
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.send(Some(reason)).unwrap();
+    }
+
+    /// Says something to the agent and waits until it has taken it.
+    pub(crate) async fn say(&mut self, text: &str) {
+        self.desk.put(Uuid::new_v4(), text.to_owned());
+        self.until(|told| told.kind == EventType::UserMessage).await;
     }
 
     /// Reads events until one satisfies `wanted`.
@@ -220,6 +234,8 @@ impl Running {
     }
 
     pub(crate) async fn finish(mut self) -> Ended {
+        // It could still tell something.
+        drop(self.desk);
         let rest = async {
             while let Some(draft) = self.drafts.recv().await {
                 self.seen.push(told(draft));

@@ -8,6 +8,7 @@
 mod acp_command;
 mod acp_parse;
 mod acp_real;
+mod acp_requests;
 mod acp_run;
 mod agent_job;
 mod agents;
@@ -16,6 +17,7 @@ mod claude_credentials;
 mod claude_fake;
 mod claude_parse;
 mod claude_run;
+mod codex_fake;
 mod codex_parse;
 mod codex_run;
 mod dispatcher;

@@ -10,11 +10,29 @@ use super::shaky::{Shaky, last, work_of};
 use super::world::{Submitted, Worker, event};
 use crate::wait::eventually;
 
+/// A tool that runs until there is a file `go`.
+pub(super) const WAIT: &str =
+    "[[bash:while ! test -e go; do python3 -c 'import time; time.sleep(0.05)'; done]]";
+
+/// The agents here, and a model that each of them knows.
+const CLAUDE: [&str; 2] = ["claude", "claude-sonnet-4-5"];
+pub(super) const CODEX: [&str; 2] = ["codex", "gpt-5-codex"];
+
 /// A request for claude, which asks before it does anything.
 fn asking(world: &Shaky, prompt: &str, mode: &str) -> Value {
-    let mut request = world.on_repository("app", "claude", prompt);
+    asking_of(world, CLAUDE, prompt, mode)
+}
+
+/// The same for an agent and its model.
+pub(super) fn asking_of(
+    world: &Shaky,
+    [agent, model]: [&str; 2],
+    prompt: &str,
+    mode: &str,
+) -> Value {
+    let mut request = world.on_repository("app", agent, prompt);
     request["github"]["repoUrl"] = json!(format!("{}/app.git", world.git_gate.url()));
-    request["providerOptions"] = json!({"permissionMode": mode, "model": "claude-sonnet-4-5"});
+    request["providerOptions"] = json!({"permissionMode": mode, "model": model});
     request
 }
 
@@ -39,7 +57,8 @@ impl Shaky {
         assert_eq!(status, 200, "{}", answer.text().await.unwrap());
     }
 
-    async fn say(&self, run: &Submitted, text: &str) -> Value {
+    /// Says something to the agent; what the route answers.
+    pub(super) async fn say(&self, run: &Submitted, text: &str) -> Value {
         let path = format!("/executions/{}/messages", run.execution);
         let call = self.app.post(&path).json(&json!({ "text": text }));
         let answer = call.send().await.unwrap();
@@ -47,8 +66,28 @@ impl Shaky {
         answer.json().await.unwrap()
     }
 
+    /// Waits for an event of this type.
+    pub(super) async fn tells(&self, run: &Submitted, kind: &str) {
+        let path = format!("/executions/{}/events?limit=1000", run.execution);
+        eventually(&format!("there is {kind}"), async || {
+            let call = self.app.get(&path).header("accept", "application/json");
+            let body: Value = call.send().await.ok()?.json().await.ok()?;
+            let mut events = body["events"].as_array()?.iter();
+            let is_there = events.any(|one| one["type"] == kind);
+            is_there.then_some(())
+        })
+        .await;
+    }
+
+    /// How many turns the session of a run has.
+    pub(super) async fn turns(&self, run: &Submitted) -> usize {
+        let call = self.app.get(&format!("/sessions/{}", run.session)).send();
+        let session: Value = call.await.unwrap().json().await.unwrap();
+        session["executions"].as_array().expect("its turns").len()
+    }
+
     /// Everything that the model was sent last.
-    fn last_request(&self) -> String {
+    pub(super) fn last_request(&self) -> String {
         let messages = self.model.messages();
         messages.last().expect("a call").body.to_string()
     }
@@ -62,7 +101,7 @@ impl Shaky {
 }
 
 /// Whether the run's commit holds the file that the model wrote.
-async fn has_hello(world: &Shaky, events: &[Value]) -> bool {
+pub(super) async fn has_hello(world: &Shaky, events: &[Value]) -> bool {
     let branch = event(events, "branch_created")["branchName"]
         .as_str()
         .unwrap();
@@ -147,35 +186,33 @@ async fn unanswered_in_time_the_agent_reads_so() {
     assert!(!has_hello(&world, &events).await);
 }
 
-#[tokio::test]
-async fn a_plan_is_approved_and_carried_out() {
+/// A plan is approved, and carried out step by step with this tool.
+pub(super) async fn plan_is_carried_out(agent: [&str; 2], tool: &str) {
     let world = Shaky::start().await;
     let worker = world.worker();
     let run = world
-        .submit(asking(&world, "[[plan]] a file", "plan"))
+        .submit(asking_of(&world, agent, "[[plan]] a file", "plan"))
         .await;
     let plan = world.question(&run).await;
     assert_eq!(plan["kind"], "plan");
     let text = plan["input"]["plan"].as_str().unwrap();
     assert!(text.contains("hello.txt"), "{plan}");
-    world
-        .answer(&run, &plan, json!({"decision": "allow"}))
-        .await;
-    let write = world.question(&run).await;
-    assert_eq!(write["tool"], "Write", "steps are asked one by one");
-    world
-        .answer(&run, &write, json!({"decision": "allow"}))
-        .await;
+    assert!(!work_of(&worker, &run).join("hello.txt").exists());
+    let allow = json!({"decision": "allow"});
+    world.answer(&run, &plan, allow.clone()).await;
+    let step = world.question(&run).await;
+    assert_eq!(step["tool"], tool, "steps are asked one by one");
+    world.answer(&run, &step, allow).await;
     let events = world.completed(&run, worker).await;
     assert!(has_hello(&world, &events).await);
 }
 
-#[tokio::test]
-async fn a_plan_is_sent_back_and_then_refused() {
+/// A plan is sent back with words, and the next one refused without.
+pub(super) async fn plan_is_sent_back_and_refused(agent: [&str; 2]) {
     let world = Shaky::start().await;
     let worker = world.worker();
     let run = world
-        .submit(asking(&world, "[[plan]] a file", "plan"))
+        .submit(asking_of(&world, agent, "[[plan]] a file", "plan"))
         .await;
     let plan = world.question(&run).await;
     let back = json!({"decision": "deny", "message": "use another name"});
@@ -196,11 +233,39 @@ async fn a_plan_is_sent_back_and_then_refused() {
 }
 
 #[tokio::test]
+async fn a_plan_is_approved_and_carried_out() {
+    plan_is_carried_out(CLAUDE, "Write").await;
+}
+
+#[tokio::test]
+async fn a_plan_is_sent_back_and_then_refused() {
+    plan_is_sent_back_and_refused(CLAUDE).await;
+}
+
+#[tokio::test]
+async fn a_plan_that_nobody_judges_in_time_is_the_result() {
+    let world = Shaky::start_with(|settings| {
+        settings.tuning.approval = Duration::from_millis(500);
+    })
+    .await;
+    for agent in [CLAUDE, CODEX] {
+        let worker = world.worker();
+        let run = world
+            .submit(asking_of(&world, agent, "[[plan]] a file", "plan"))
+            .await;
+        let events = world.completed(&run, worker).await;
+        assert_eq!(event(&events, "approval_resolved")["by"], "timeout");
+        let result = last(&events)["result"].as_str().unwrap();
+        assert!(result.contains("hello.txt"), "{result}");
+        assert!(!has_hello(&world, &events).await);
+    }
+}
+
+#[tokio::test]
 async fn a_message_in_mid_run_is_heard_by_the_model() {
     let world = Shaky::start().await;
     let worker = world.worker();
-    let script = "[[bash:while ! test -e go; do python3 -c 'import time; time.sleep(0.05)'; done]]";
-    let mut request = asking(&world, script, "bypassPermissions");
+    let mut request = asking(&world, WAIT, "bypassPermissions");
     request["autoCommit"] = json!(false);
     let run = world.submit(request).await;
     eventually("the tool runs", async || {
@@ -210,17 +275,7 @@ async fn a_message_in_mid_run_is_heard_by_the_model() {
     world.state(run.execution, "running").await;
     let sent = world.say(&run, "[[echo:heard]] please").await;
     assert_eq!(sent["delivered"], "running");
-    let taken = async || {
-        let path = format!("/executions/{}/events?limit=1000", run.execution);
-        let call = world.app.get(&path).header("accept", "application/json");
-        let body: Value = call.send().await.ok()?.json().await.ok()?;
-        let events = body["events"].as_array()?.clone();
-        events
-            .iter()
-            .any(|one| one["type"] == "user_message")
-            .then_some(())
-    };
-    eventually("the agent takes it", taken).await;
+    world.tells(&run, "user_message").await;
     std::fs::write(work_of(&worker, &run).join("go"), "").unwrap();
     let events = world.completed(&run, worker).await;
     assert_eq!(
@@ -230,13 +285,7 @@ async fn a_message_in_mid_run_is_heard_by_the_model() {
     // The CLI hands it on beside the tool's result.
     let last = world.last_request();
     assert!(last.contains("[[echo:heard]] please"), "{last}");
-    let turns = world.app.get(&format!("/sessions/{}", run.session)).send();
-    let turns: Value = turns.await.unwrap().json().await.unwrap();
-    assert_eq!(
-        turns["executions"].as_array().map(Vec::len),
-        Some(1),
-        "{turns}"
-    );
+    assert_eq!(world.turns(&run).await, 1);
 }
 
 #[tokio::test]

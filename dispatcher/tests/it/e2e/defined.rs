@@ -41,7 +41,7 @@ impl World {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    async fn store_agent(&self, agent: Value) -> i64 {
+    pub(super) async fn store_agent(&self, agent: Value) -> i64 {
         let (status, agent) = self.manage(Method::POST, "/api/agents", &agent).await;
         assert_eq!(status, 201, "{agent}");
         agent["id"].as_i64().unwrap()

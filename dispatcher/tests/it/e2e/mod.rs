@@ -1,10 +1,12 @@
 //! The main job on real parts: the worker binary, git over smart HTTP, the real `claude`
 //! and `codex` CLIs.
 
+mod acp;
 mod approvals;
 mod budget;
 mod cancel;
 mod codex;
+mod codex_people;
 mod crash;
 mod defined;
 mod history;

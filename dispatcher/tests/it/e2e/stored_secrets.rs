@@ -101,3 +101,40 @@ async fn a_script_gets_the_variable_under_its_own_name() {
     let (_, events) = world.run(request).await;
     assert_eq!(said(&events), [format!("{} ***", VARIABLE.len())]);
 }
+
+#[tokio::test]
+async fn an_expired_login_ends_the_run_with_what_to_do_and_a_new_one_goes_on() {
+    let world = World::start().await;
+    world
+        .store("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-expired")
+        .await;
+    let ask = |prompt: &str| json!({"codingAssistantProvider": "claude", "userRequest": prompt});
+    let (first, events) = world.run(ask("[[expired]] say something")).await;
+    let end = event(&events, "error");
+    assert_eq!(
+        (&end["code"], &end["retryable"]),
+        (&json!("auth_error"), &json!(false)),
+        "{end}"
+    );
+    let words = end["error"].as_str().unwrap();
+    assert!(words.contains("OAuth token has expired"), "{words}");
+    assert!(
+        words.contains("store one as the workspace's secret"),
+        "{words}"
+    );
+
+    world
+        .store("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-renewed")
+        .await;
+    let mut next = ask("[[text]] and now?");
+    next["websiteSessionId"] = json!(first.session);
+    let (_, events) = world.run(next).await;
+    event(&events, "completed");
+    let call = world.model.messages().pop().expect("a call of the model");
+    let body = call.body.to_string();
+    assert!(
+        body.contains("say something") && body.contains("and now?"),
+        "{body}"
+    );
+    assert_eq!(call.headers["authorization"], "Bearer sk-ant-oat01-renewed");
+}

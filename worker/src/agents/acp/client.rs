@@ -30,7 +30,7 @@ use super::permission::Permissions;
 use super::session_files::SessionFiles;
 use super::setting::{self, Change, Wish};
 use super::verdict;
-use crate::agents::desk::{Answer, Desk, Question, QuestionKind};
+use crate::agents::desk::{Answer, Desk, MAX_PLANS, Question, QuestionKind};
 use crate::agents::{StopReason, stopped};
 use crate::events::EventSink;
 
@@ -168,6 +168,7 @@ impl Conversation {
         let mut waiting = VecDeque::new();
         let mut refused_turns = 0;
         let mut is_planning = !self.wish.plan_modes.is_empty();
+        let mut plans = 0;
         loop {
             let (answer, halt) = self
                 .turn(&agent, &begun.session, prompt, &mut waiting)
@@ -184,38 +185,41 @@ impl Conversation {
                 refused_turns += 1;
                 refusals.into_iter().map(text_block).collect()
             } else if failure.is_none() && is_planning {
-                is_planning = false;
-                if !self.is_plan_approved().await {
-                    return Ok(None);
+                plans += 1;
+                let answer = self.judged_plan().await;
+                let words = answer.as_ref().and_then(Answer::words).map(str::to_owned);
+                match (answer, words) {
+                    (Some(Answer::Allow { .. }), _) => {
+                        is_planning = false;
+                        self.set(&agent, &begun.session, setting::after_plan(&begun.state))
+                            .await?;
+                        vec![text_block(CARRY_OUT.to_owned())]
+                    }
+                    (_, Some(words)) if plans < MAX_PLANS => vec![text_block(words)],
+                    (Some(Answer::Deny { message }), _) => {
+                        let message = format!("The plan is not carried out: {message}");
+                        self.events.message(message).await;
+                        return Ok(None);
+                    }
+                    (None, _) => return Ok(None),
                 }
-                self.set(&agent, &begun.session, setting::after_plan(&begun.state))
-                    .await?;
-                vec![text_block(CARRY_OUT.to_owned())]
             } else {
                 return Ok(failure);
             };
         }
     }
 
-    /// Asks people whether the plan shall be carried out; no if the run is stopped meanwhile.
-    async fn is_plan_approved(&mut self) -> bool {
+    /// What people say to the plan; `None` if the run is stopped meanwhile.
+    async fn judged_plan(&mut self) -> Option<Answer> {
         let plan = self.said.borrow().clone();
         let question = Question {
             kind: QuestionKind::Plan,
             tool: "plan".to_owned(),
             input: json!({"plan": plan}),
         };
-        let answer = tokio::select! {
-            answer = self.desk.ask(question) => answer,
-            _ = halted(&mut self.stop, &mut self.limit) => return false,
-        };
-        match answer {
-            Answer::Allow { .. } => true,
-            Answer::Deny { message } => {
-                let message = format!("The plan is not carried out: {message}");
-                self.events.message(message).await;
-                false
-            }
+        tokio::select! {
+            answer = self.desk.ask(question) => Some(answer),
+            _ = halted(&mut self.stop, &mut self.limit) => None,
         }
     }
 

@@ -1,7 +1,9 @@
 //! An agent's requests for permission, answered by people or by what the request allows.
 //!
 //! The protocol's answer is the choice of one of the agent's own options and carries no words:
-//! what somebody said when refusing is kept, and becomes the next prompt.
+//! what somebody said when refusing is kept, and becomes the next prompt. What is allowed for the
+//! session the dispatcher remembers: an agent's own lasting option may be as wide as a mode, and
+//! then steps would pass that no rule of the workspace sees.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -92,12 +94,10 @@ impl Permissions {
             answer = self.desk.ask(question) => answer,
             _ = stopped(&mut stop) => return None,
         };
-        if let Answer::Deny { message } = &answer
-            && !message.is_empty()
-        {
+        if let Some(reason) = answer.reason() {
             let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
             if said.len() < MAX_REFUSALS {
-                said.push(format!("{tool} was not permitted: {message}"));
+                said.push(format!("{tool} was not permitted: {reason}"));
             }
         }
         Some(answer)
@@ -112,8 +112,7 @@ fn outcome(
     use PermissionOptionKind::{AllowAlways, AllowOnce, RejectAlways, RejectOnce};
     let wanted = match answer {
         None => return RequestPermissionOutcome::Cancelled,
-        Some(Answer::Allow { for_session: true }) => [AllowAlways, AllowOnce],
-        Some(Answer::Allow { for_session: false }) => [AllowOnce, AllowAlways],
+        Some(Answer::Allow { .. }) => [AllowOnce, AllowAlways],
         Some(Answer::Deny { .. }) => [RejectOnce, RejectAlways],
     };
     let mut options = wanted.iter().filter_map(|kind| {

@@ -11,9 +11,7 @@ use serde_json::Value;
 const MAX_DATA_BYTES: usize = 2000;
 
 /// Words of an error that mean refused credentials, in lower case.
-const AUTH_WORDS: [&str; 9] = [
-    "401",
-    "403",
+const AUTH_WORDS: [&str; 7] = [
     "unauthorized",
     "unauthenticated",
     "authentication",
@@ -24,8 +22,7 @@ const AUTH_WORDS: [&str; 9] = [
 ];
 
 /// Words of an error that mean a rate or usage limit.
-const RATE_WORDS: [&str; 6] = [
-    "429",
+const RATE_WORDS: [&str; 5] = [
     "rate limit",
     "rate_limit",
     "resource_exhausted",
@@ -82,16 +79,34 @@ pub(super) fn of_limit(code: ErrorCode) -> Failure {
     Failure::new(code, message)
 }
 
+/// A model's status stands in the error's code, or somewhere in its words.
 fn code_of(error: &Error, text: &str) -> ErrorCode {
     let text = text.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&RATE_WORDS) {
+    match i32::from(error.code) {
+        401 | 403 => return ErrorCode::AuthError,
+        429 => return ErrorCode::RateLimited,
+        500..600 => return ErrorCode::AgentError,
+        _ => {}
+    }
+    if has_number(&text, &["429"]) || says(&RATE_WORDS) {
         ErrorCode::RateLimited
-    } else if error.code == RpcCode::AUTH_REQUIRED || says(&AUTH_WORDS) {
+    } else if error.code == RpcCode::AUTH_REQUIRED
+        || has_number(&text, &["401", "403"])
+        || says(&AUTH_WORDS)
+    {
         ErrorCode::AuthError
     } else {
         ErrorCode::AgentError
     }
+}
+
+/// Whether one of these numbers stands in a text, and not as a part of an address or another one.
+fn has_number(text: &str, numbers: &[&str]) -> bool {
+    let is_edge = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, ':' | '.');
+    let words = text.split(is_edge);
+    let words = words.map(|word| word.trim_matches([':', '.']));
+    words.into_iter().any(|word| numbers.contains(&word))
 }
 
 fn text_of(error: &Error) -> String {

@@ -9,7 +9,7 @@
 use clawlink_shared::approval::QuestionKind;
 use serde_json::{Value, json};
 
-use crate::agents::desk::{Answer, Question, UNEXPLAINED};
+use crate::agents::desk::{Answer, Question};
 
 /// The tool with which the CLI shows a plan.
 const PLAN_TOOL: &str = "ExitPlanMode";
@@ -61,11 +61,11 @@ impl Permission {
         }
     }
 
-    /// Whether this answer ends a run that was to make a plan: somebody does not want it, and
-    /// does not say what to change.
+    /// Whether this answer ends a run that was to make a plan: it is not wanted, and nobody says
+    /// what to change.
     pub(super) fn is_ended_by(&self, answer: &Answer) -> bool {
-        let is_unexplained = matches!(answer, Answer::Deny { message } if message == UNEXPLAINED);
-        self.plan().is_some() && is_unexplained
+        let is_denied = matches!(answer, Answer::Deny { .. });
+        self.plan().is_some() && is_denied && answer.words().is_none()
     }
 
     /// The line that answers.
@@ -110,6 +110,7 @@ impl Permission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agents::desk::UNEXPLAINED;
 
     fn permission(tool: &str, input: Value, suggestions: Value) -> Permission {
         let line = json!({"type": "control_request", "request_id": "r", "request": {

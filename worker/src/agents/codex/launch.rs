@@ -25,7 +25,7 @@ const MAX_RETRIES: u32 = 3;
 const KEY: &str = "CLAWLINK_MODEL_KEY";
 
 /// Begins the turn in which an approved plan is carried out.
-const CARRY_OUT: &str = "The plan is approved. Carry it out now.";
+pub(super) const CARRY_OUT: &str = "The plan is approved. Carry it out now.";
 
 /// What the CLI is told when it shall only plan.
 const PLAN_ONLY: &str = "You are in plan mode. Look at whatever you need, but change nothing: \
@@ -161,9 +161,9 @@ pub(super) fn turn(thread: &str, prompt: &[PromptPart]) -> Value {
     json!({"threadId": thread, "input": input})
 }
 
-/// The turn in which an approved plan is carried out.
-pub(super) fn carry_out(thread: &str) -> Value {
-    json!({"threadId": thread, "input": [text(CARRY_OUT)]})
+/// A further turn of the same run.
+pub(super) fn further(thread: &str, words: &str) -> Value {
+    json!({"threadId": thread, "input": [text(words)]})
 }
 
 /// What is said to a running turn.

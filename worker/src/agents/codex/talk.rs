@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::parse::{CodexParser, CodexSignal, CodexVerdict};
 use super::{approval, launch};
 use crate::agents::AgentJob;
-use crate::agents::desk::{Answer, Question, QuestionKind};
+use crate::agents::desk::{Answer, MAX_PLANS, Question, QuestionKind};
 use crate::agents::dialogue::{Asked, Dialogue, Heard, message};
 use crate::agents::process::{Output, Process};
 
@@ -21,8 +21,8 @@ const EXIT_GRACE: Duration = Duration::from_secs(3);
 /// How long it may take to obey an interrupt.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
 
-/// Messages that one run takes from people.
-const MAX_MESSAGES: usize = 1000;
+/// Messages of people that may wait until the app-server says whether it took them.
+const MAX_UNHEARD: usize = 32;
 
 /// Our numbers for the requests whose answers matter; further ones count on from the last.
 const INITIALIZE: u64 = 1;
@@ -39,12 +39,18 @@ pub(super) struct Talk {
     opening: (&'static str, Value),
     prompt: Vec<PromptPart>,
     is_planning: bool,
+    /// Plans that were shown.
+    plans: u32,
     /// Answers of the model that are still allowed.
     turns_left: Option<u32>,
     /// The last number of a request.
     last_id: u64,
-    /// Requests whose refusal means that a person was not heard.
-    messages: Vec<u64>,
+    /// What people said, by the requests that the app-server has not answered.
+    unheard: BTreeMap<u64, String>,
+    /// What people said that came too late for the turn.
+    late: Vec<String>,
+    /// The run is over, but for what people said.
+    is_over: bool,
     /// The app-server's requests that wait for people, by their names.
     asked: BTreeMap<String, Value>,
     /// The turn that runs.
@@ -65,9 +71,12 @@ impl Talk {
             opening: launch::thread(job),
             prompt: job.prompt.clone(),
             is_planning: job.options.permission_mode == PermissionMode::Plan,
+            plans: 0,
             turns_left: job.options.max_turns,
             last_id: TURN,
-            messages: Vec::new(),
+            unheard: BTreeMap::new(),
+            late: Vec::new(),
+            is_over: false,
             asked: BTreeMap::new(),
             turn: None,
             thread: None,
@@ -112,6 +121,9 @@ impl Talk {
 
     /// The answer to one of our requests leads to the next.
     fn step(&mut self, id: u64, result: Result<Value, String>, process: &mut Process) -> Heard {
+        if let Some(text) = self.unheard.remove(&id) {
+            return self.answered_message(text, result.err(), process);
+        }
         match (id, result) {
             (INITIALIZE, Ok(_)) => {
                 process.write_line(launch::initialized());
@@ -133,16 +145,54 @@ impl Talk {
             (INITIALIZE | THREAD | TURN, Err(message)) => {
                 return self.fail(ErrorCode::AgentError, message, process);
             }
-            (id, Err(reason)) if self.messages.contains(&id) => {
-                let text = format!("codex did not take a message: {reason}");
-                return Heard {
-                    events: vec![message(text)],
-                    ..Heard::default()
-                };
-            }
             (_, Ok(_) | Err(_)) => {}
         }
         Heard::default()
+    }
+
+    /// A message was taken or refused. One that came when the turn was over makes another turn.
+    fn answered_message(
+        &mut self,
+        text: String,
+        refusal: Option<String>,
+        process: &mut Process,
+    ) -> Heard {
+        let mut heard = Heard::default();
+        match refusal {
+            Some(_) if self.is_over => self.late.push(text),
+            Some(reason) => {
+                let text = format!("codex did not take a message: {reason}");
+                heard.events.push(message(text));
+            }
+            None => {}
+        }
+        if self.is_over && self.unheard.is_empty() {
+            heard.end_within = self.end(process).end_within;
+        }
+        heard
+    }
+
+    /// Ends the run, unless people have said something that nobody heard.
+    fn end(&mut self, process: &mut Process) -> Heard {
+        let failure = self.verdict.as_ref().and_then(|told| told.failure.as_ref());
+        if failure.is_some() || (self.unheard.is_empty() && self.late.is_empty()) {
+            return end(process);
+        }
+        self.is_over = !self.unheard.is_empty();
+        if !self.is_over {
+            let words = std::mem::take(&mut self.late).join("\n\n");
+            self.go_on(&words, process);
+        }
+        Heard::default()
+    }
+
+    /// Begins a further turn of the same run.
+    fn go_on(&mut self, words: &str, process: &mut Process) {
+        let thread = self.thread.as_deref().unwrap_or_default();
+        let turn = launch::further(thread, words);
+        self.verdict = None;
+        self.parser.next_turn();
+        self.request("turn/start", &turn, process);
     }
 
     fn ask(
@@ -173,10 +223,8 @@ impl Talk {
     /// A refusal's words are not part of the answer: they are said to the turn.
     fn answer(&mut self, id: &Value, answer: &Answer, process: &mut Process) {
         process.write_line(approval::answer(id, answer));
-        if let Answer::Deny { message } = answer
-            && !message.is_empty()
-        {
-            self.say(message, process);
+        if let Some(reason) = answer.reason() {
+            self.say(reason, process);
         }
     }
 
@@ -218,6 +266,7 @@ impl Talk {
         let is_over = self.verdict.is_some() || verdict.failure.is_some() || plan.is_empty();
         if self.is_planning && !is_over {
             self.verdict = Some(verdict);
+            self.plans += 1;
             return Heard {
                 asked: vec![Asked {
                     id: PLAN.to_owned(),
@@ -234,24 +283,28 @@ impl Talk {
             Some(told) => told.result = verdict.result,
             None => self.verdict = Some(verdict),
         }
-        end(process)
+        self.end(process)
     }
 
-    fn planned(&mut self, answer: Answer, process: &mut Process) -> Heard {
-        self.is_planning = false;
-        match (answer, self.thread.clone()) {
-            (Answer::Allow { .. }, Some(thread)) => {
-                self.verdict = None;
-                self.parser.next_turn();
-                self.request("turn/start", &launch::carry_out(&thread), process);
-                Heard::default()
+    /// An approved plan is carried out, one that a person wants to be another is made anew, and
+    /// any other is the run's result.
+    fn planned(&mut self, answer: &Answer, process: &mut Process) -> Heard {
+        match (answer, answer.words()) {
+            (Answer::Allow { .. }, _) => {
+                self.is_planning = false;
+                self.go_on(launch::CARRY_OUT, process);
             }
-            (Answer::Deny { message: reason }, _) => Heard {
-                events: vec![message(format!("The plan is not carried out: {reason}"))],
-                ..end(process)
-            },
-            (Answer::Allow { .. }, None) => end(process),
+            (Answer::Deny { .. }, Some(words)) if self.plans < MAX_PLANS => {
+                self.go_on(words, process);
+            }
+            (Answer::Deny { message: reason }, _) => {
+                return Heard {
+                    events: vec![message(format!("The plan is not carried out: {reason}"))],
+                    ..end(process)
+                };
+            }
         }
+        Heard::default()
     }
 
     fn fail(&mut self, code: ErrorCode, message: String, process: &mut Process) -> Heard {
@@ -296,7 +349,7 @@ impl Dialogue for Talk {
 
     fn answered(&mut self, id: &str, answer: Answer, process: &mut Process) -> Heard {
         if id == PLAN {
-            return self.planned(answer, process);
+            return self.planned(&answer, process);
         }
         if let Some(id) = self.asked.remove(id) {
             self.answer(&id, &answer, process);
@@ -305,12 +358,13 @@ impl Dialogue for Talk {
     }
 
     fn is_listening(&self) -> bool {
-        self.thread.is_some() && self.turn.is_some() && self.messages.len() < MAX_MESSAGES
+        self.thread.is_some() && self.turn.is_some() && self.unheard.len() < MAX_UNHEARD
     }
 
     fn told(&mut self, text: String, process: &mut Process) -> Heard {
-        let id = self.say(&text, process);
-        self.messages.extend(id);
+        if let Some(id) = self.say(&text, process) {
+            self.unheard.insert(id, text);
+        }
         Heard::default()
     }
 }
