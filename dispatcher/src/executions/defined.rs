@@ -15,8 +15,8 @@ use crate::error::{ApiError, ApiResult};
 use crate::secrets::Place;
 
 /// Completes a request from its stored agent: kind, definition, and the agent's own credential
-/// where the request brings none; answers the agent if it is what runs. 404 if this workspace has no such agent, 403 if it is
-/// deactivated, 400 if it cannot be run.
+/// where the request brings none; answers the agent if it is what runs. 404 if this workspace has
+/// no such agent, 403 if it is deactivated, 400 if it cannot be run.
 pub(super) async fn resolve(
     app: &App,
     principal: &Principal,

@@ -62,16 +62,31 @@ pub fn spawn_loops(app: &App) {
     let tracker = app.shutdown.tracker();
     tracker.spawn(sweep::sweep_loop(app.clone()));
     tracker.spawn(reconcile::reconcile_loop(app.clone()));
+    tracker.spawn(nudge_loop(app.clone()));
     tracker.spawn(watch_loop(app.clone()));
     tracker.spawn(clean_loop(app.clone()));
 }
 
-/// At every tick: hints that were lost, wait reasons, numbers for `/metrics`.
-async fn watch_loop(app: App) {
+/// At every tick: hints that were lost. It asks Postgres alone, so that a Redis that hangs holds
+/// up no stream.
+async fn nudge_loop(app: App) {
     let mut seen = Seen::default();
     loop {
+        let round = nudge_followers(&app, &mut seen).instrument(tracing::debug_span!("nudge"));
+        if let Err(error) = round.await {
+            tracing::warn!(error = format!("{error:#}"), "lost hints not looked for");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(app.tuning.tick) => {}
+            () = app.shutdown.soft().cancelled() => return,
+        }
+    }
+}
+
+/// At every tick: wait reasons, numbers for `/metrics`.
+async fn watch_loop(app: App) {
+    loop {
         let round = async {
-            nudge_followers(&app, &mut seen).await?;
             wait::record_reasons(&app).await?;
             count(&app).await
         };

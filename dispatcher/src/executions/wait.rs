@@ -1,7 +1,5 @@
 //! Why an execution waits, and behind how many others.
 
-use std::collections::HashMap;
-
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::id::{ExecutionId, WorkspaceId};
 use serde::Serialize;
@@ -142,12 +140,12 @@ impl Forecast {
 }
 
 /// One round: logs a `queued` event for executions whose reason changed. Only what has been
-/// pending for a tick is looked at; most executions never are.
+/// pending for a tick is looked at; most executions never are. Without Redis nothing is known of
+/// workers: a replica that guessed would contradict those that know.
 pub async fn record_reasons(app: &App) -> anyhow::Result<()> {
-    let offers = presence::offers(&app.bus).await.unwrap_or_else(|_| {
-        let unknown = Offer { alive: 1, idle: 0 };
-        HashMap::from(AgentKind::ALL.map(|kind| (kind, unknown)))
-    });
+    let Ok(offers) = presence::offers(&app.bus).await else {
+        return Ok(());
+    };
     let kinds = |count: fn(&Offer) -> u64| -> Vec<AgentKind> {
         let some = offers.iter().filter(|(_, offer)| count(offer) > 0);
         some.map(|(kind, _)| *kind).collect()

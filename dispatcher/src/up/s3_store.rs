@@ -3,7 +3,8 @@
 //! `s3s-fs` answers before anything is on disk, and checks conditions of a write before it writes,
 //! so that two writers can both win. Here an object is synced before the answer, and conditional
 //! writes are refused: a condition that sometimes does not hold is worse than none. It walks the
-//! whole bucket for a list; here a list costs what its folder holds. Only the operations that the dispatcher and its presigned URLs use exist at all.
+//! whole bucket for a list; here a list costs what its folder holds. Only the operations that the
+//! dispatcher and its presigned URLs use exist at all.
 
 use std::path::{Path, PathBuf};
 

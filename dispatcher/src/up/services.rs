@@ -16,8 +16,9 @@ use super::data_dir::DataDir;
 use super::supervise::{send, spawn_beside};
 use super::{postgres, redis, s3};
 
-/// Runs `command` with `DATABASE_URL`, `DATABASE_MIGRATION_URL`, `REDIS_URL` and the `S3_*` variables set; returns its exit
-/// code, which for a command ended by a signal is 128 plus the signal's number.
+/// Runs `command` with `DATABASE_URL`, `DATABASE_MIGRATION_URL`, `REDIS_URL` and the `S3_*`
+/// variables set; returns its exit code, which for a command ended by a signal is 128 plus the
+/// signal's number.
 pub async fn run(data_dir: &Path, postgres_bin: Option<&Path>, command: &[OsString]) -> Result<u8> {
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("watch signals")?;

@@ -5,6 +5,7 @@
 //! standard input is a lifeline that closes when we end, and the kernel kills it with us. Replacing
 //! is immediate after success; a worker that fails at once is tried again with growing pauses.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -270,10 +271,11 @@ async fn relay(number: usize, pipe: impl AsyncRead + Unpin) {
             .await
         {
             Ok(0) | Err(_) => return,
-            Ok(_) => eprintln!(
-                "worker {number} | {}",
-                String::from_utf8_lossy(&line).trim_end()
-            ),
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line);
+                // Nobody may be reading: the worker goes on all the same.
+                let _unread = writeln!(std::io::stderr(), "worker {number} | {}", text.trim_end());
+            }
         }
     }
 }

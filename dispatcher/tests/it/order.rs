@@ -1,6 +1,8 @@
 //! Who runs when: sessions one turn at a time, workspaces up to their cap, and what waiting
 //! executions are told.
 
+use clawlink::executions::wait::record_reasons;
+use clawlink_shared::secret::Secret;
 use serde_json::json;
 
 use crate::app::TestApp;
@@ -120,4 +122,28 @@ async fn an_execution_is_told_whether_anyone_offers_its_agent() {
         (status["queue"]["waitingForWorker"] == 1 && waited > 0.0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_replica_without_redis_does_not_contradict_those_that_know() {
+    let test = TestApp::start().await;
+    let lonely = test
+        .dispatcher_with(|settings| {
+            settings.redis_url = Some(Secret::new("redis://127.0.0.1:1"));
+        })
+        .await;
+    let job = test.submit().await;
+    eventually("it has waited long enough to be looked at", async || {
+        let waited = "select queued_at < now() - interval '200 ms' from executions";
+        let waited = sqlx::query_scalar::<_, bool>(waited);
+        waited.fetch_one(test.db()).await.unwrap().then_some(())
+    })
+    .await;
+    for _ in 0..5 {
+        record_reasons(&lonely.app).await.unwrap();
+        record_reasons(test.app()).await.unwrap();
+    }
+    let shown = test.show(&job).await;
+    assert_eq!(shown["queue"]["waitReason"], "no_worker_offers_agent");
+    assert_eq!(test.types(&job).await, ["connected", "queued"]);
 }

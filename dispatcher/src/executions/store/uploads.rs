@@ -14,7 +14,7 @@ pub(crate) struct Upload {
     pub(crate) upload_id: Option<String>,
 }
 
-/// The state of a key; a leased execution's current one is found by its key.
+/// Renews the grant of a key and answers it; `None` if there is none, or it is being given up.
 pub(crate) async fn find(
     db: &mut PgConnection,
     key: &str,
