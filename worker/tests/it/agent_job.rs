@@ -12,7 +12,7 @@ use clawlink_shared::event::EventType;
 use clawlink_shared::execution::AgentOptions;
 use clawlink_shared::prompt::PromptPart;
 use clawlink_shared::secret::Secret;
-use clawlink_worker::agents::desk::Desk;
+use clawlink_worker::agents::desk::{Answer, Desk};
 use clawlink_worker::agents::{AgentEnd, AgentEnvironment, AgentJob, StopReason, discover};
 use clawlink_worker::events::{Draft, EventSink};
 use clawlink_worker::redact::Redactor;
@@ -135,7 +135,7 @@ pub(crate) struct Run {
     pub(crate) redactor: Redactor,
     pub(crate) credential: Option<Secret>,
     pub(crate) resume: Option<String>,
-    /// Somebody may speak to it: [`Running::say`].
+    /// Somebody may answer and speak to it: [`Running::question`], [`Running::say`].
     pub(crate) has_people: bool,
 }
 
@@ -207,6 +207,18 @@ impl Run {
 impl Running {
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.send(Some(reason)).unwrap();
+    }
+
+    /// The agent's next question.
+    pub(crate) async fn question(&mut self) -> Value {
+        self.until(|told| told.kind == EventType::ApprovalRequested)
+            .await;
+        self.seen.last().unwrap().fields.clone()
+    }
+
+    pub(crate) fn answer(&self, question: &Value, answer: Answer) {
+        let id = question["approvalId"].as_str().unwrap().parse();
+        self.desk.answered(id.unwrap(), answer);
     }
 
     /// Says something to the agent and waits until it has taken it.
