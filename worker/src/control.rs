@@ -7,6 +7,7 @@ use clawlink_shared::approval::Decision;
 use clawlink_shared::control::Order;
 use clawlink_shared::execution::ErrorCode;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::agents::StopReason;
 use crate::agents::desk::{Answer, Desk, UNEXPLAINED};
@@ -14,6 +15,9 @@ use crate::client::Held;
 
 /// Pause after a refusal of the long-poll itself.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// A poll that hears nothing takes at least so long: a dispatcher that drains answers at once.
+pub(crate) const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
 /// The one place where a stop is decided; clones share it.
 #[derive(Debug, Clone)]
@@ -83,7 +87,9 @@ impl Stop {
 pub async fn listen(held: Held, stop: Stop, desk: Desk) {
     let mut after = 0;
     while held.lease().is_gone().is_none() {
+        let asked = Instant::now();
         match held.control(after).await {
+            Ok(items) if items.is_empty() => tokio::time::sleep_until(asked + SHORTEST_POLL).await,
             Ok(items) => {
                 for (k, order) in items {
                     after = after.max(k);

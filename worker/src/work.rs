@@ -8,12 +8,13 @@ use clawlink_shared::agent::AgentOffer;
 use clawlink_shared::control::{ClaimRequest, MAX_WAIT_SECONDS};
 use clawlink_shared::id::ClaimId;
 use clawlink_shared::shutdown::Shutdown;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::agents::{self, AgentEnvironment};
 use crate::client::{CallError, Client};
 use crate::config::{self, WorkArgs};
+use crate::control::SHORTEST_POLL;
 use crate::exit::Exit;
 use crate::report::{self, Desk};
 use crate::run::{self, Ended, Worker};
@@ -100,6 +101,7 @@ async fn serve_one(worker: &Worker, settings: &WorkArgs) -> Result<Exit> {
             labels: settings.shared.labels.iter().cloned().collect(),
             wait_seconds: MAX_WAIT_SECONDS,
         };
+        let asked = Instant::now();
         let claimed = tokio::select! {
             claimed = worker.client.claim(&request) => claimed,
             // An answer that is on its way is taken back, because nobody acknowledges it.
@@ -107,7 +109,10 @@ async fn serve_one(worker: &Worker, settings: &WorkArgs) -> Result<Exit> {
         };
         let (assignment, sent) = match claimed {
             Ok(Some(claimed)) => claimed,
-            Ok(None) => continue,
+            Ok(None) => {
+                tokio::time::sleep_until(asked + SHORTEST_POLL).await;
+                continue;
+            }
             Err(error @ CallError::Protocol(_)) => {
                 tracing::error!(%error, "this worker is too old or too new; exchange it");
                 return Ok(Exit::WrongProtocol);

@@ -225,33 +225,43 @@ async fn judge(mut response: Response) -> Tried {
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
         );
-    if is_transient {
-        let reason = problem.map_or_else(|| status.to_string(), |problem| problem.detail);
-        return Tried::Failure { reason, wait };
+    match problem {
+        Some(problem) if is_transient => Tried::Failure {
+            reason: problem.detail,
+            wait,
+        },
+        Some(problem) => Tried::Refusal(refusal(status, problem)),
+        // Whoever stands between says so too, and the call can be made smaller.
+        None if status == StatusCode::PAYLOAD_TOO_LARGE => Tried::Refusal(CallError::Refused {
+            status: status.as_u16(),
+            code: String::new(),
+            detail: "the body is too large for what stands before the dispatcher".into(),
+        }),
+        // Dispatchers refuse with a problem. A proxy that has lost sight of them answers 404 and
+        // the like by itself, which says nothing about the lease.
+        None => Tried::Failure {
+            reason: format!("{status}, not said by a dispatcher; check its URL"),
+            wait,
+        },
     }
-    Tried::Refusal(refusal(status, problem))
 }
 
-fn refusal(status: StatusCode, problem: Option<Problem>) -> CallError {
-    let code = problem.as_ref().map(|problem| problem.error.clone());
-    let detail = problem
-        .as_ref()
-        .map_or_else(|| status.to_string(), |problem| problem.detail.clone());
-    match (status, code.as_deref()) {
-        (StatusCode::UPGRADE_REQUIRED, _) => CallError::Protocol(detail),
-        (_, Some(LEASE_LOST)) => CallError::LeaseLost,
-        (_, Some(ARCHIVE_MISSING)) => CallError::ArchiveMissing,
-        (_, Some(EVENTS_MISSING)) => CallError::EventsMissing {
-            acked_n: problem.and_then(|problem| problem.acked_n).unwrap_or(0),
+fn refusal(status: StatusCode, problem: Problem) -> CallError {
+    match (status, problem.error.as_str()) {
+        (StatusCode::UPGRADE_REQUIRED, _) => CallError::Protocol(problem.detail),
+        (_, LEASE_LOST) => CallError::LeaseLost,
+        (_, ARCHIVE_MISSING) => CallError::ArchiveMissing,
+        (_, EVENTS_MISSING) => CallError::EventsMissing {
+            acked_n: problem.acked_n.unwrap_or(0),
         },
-        (_, Some(EVENT_REFUSED)) => CallError::EventRefused {
-            n: problem.and_then(|problem| problem.n),
-            reason: detail,
+        (_, EVENT_REFUSED) => CallError::EventRefused {
+            n: problem.n,
+            reason: problem.detail,
         },
         _ => CallError::Refused {
             status: status.as_u16(),
-            code: code.unwrap_or_default(),
-            detail,
+            code: problem.error,
+            detail: problem.detail,
         },
     }
 }

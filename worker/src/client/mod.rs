@@ -226,7 +226,7 @@ impl Held {
     }
 
     /// Repeats one call until it is answered, refused, or the lease is gone; at most for the
-    /// outage grace, also if other calls are answered meanwhile.
+    /// outage grace, also if other calls are answered meanwhile, but for one whole try.
     async fn call(&self, call: &str, body: Body, timeout: Duration) -> Result<Vec<u8>, CallError> {
         let path = format!("/worker/executions/{}/{call}", self.execution);
         let call = Call {
@@ -237,6 +237,7 @@ impl Held {
         };
         // A dispatcher that is back is found before it judges leases, however short they are.
         let mut backoff = Backoff::new(RETRY_CAP.min(self.lease.beat()));
+        let patience = self.lease.outage_grace().max(timeout);
         let repeated = async {
             loop {
                 match self.client.attempt(&call).await {
@@ -261,7 +262,7 @@ impl Held {
         tokio::select! {
             answer = repeated => answer,
             gone = self.lease.gone() => Err(gone.into()),
-            () = tokio::time::sleep(self.lease.outage_grace()) => Err(CallError::Unreachable),
+            () = tokio::time::sleep(patience) => Err(CallError::Unreachable),
         }
     }
 }

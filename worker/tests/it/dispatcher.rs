@@ -32,7 +32,10 @@ pub(crate) const POOL_TOKEN: &str = "pool-token-of-the-tests";
 /// The lease token of every assignment.
 pub(crate) const LEASE_TOKEN: &str = "lease-token-of-the-tests";
 
-/// How long an empty long-poll waits here.
+/// An archive whose download never comes to anything.
+pub(crate) const STALLED: &str = "stalled";
+
+/// How long an empty long-poll waits here, unless it is in a hurry.
 const POLL: Duration = Duration::from_millis(500);
 
 /// A running dispatcher.
@@ -72,10 +75,16 @@ pub(crate) struct Told {
     pub(crate) lease_lost: bool,
     /// Nothing is heard and nothing is answered.
     pub(crate) away: bool,
+    /// What stands before it has lost sight of it, and answers by itself.
+    pub(crate) is_hidden: bool,
+    /// Calls that were answered so.
+    pub(crate) hidden_calls: Vec<String>,
     /// Types of events that are refused, and whether the refusal names the event.
     pub(crate) refuse: Option<(&'static str, bool)>,
     /// Milliseconds of a lease.
     pub(crate) lease_ms: u64,
+    /// Long-polls are answered at once, as by one that drains.
+    pub(crate) is_hurried: bool,
 }
 
 impl Told {
@@ -98,6 +107,15 @@ impl Told {
             is_text.then(|| fields["text"].as_str().unwrap_or_default().to_owned())
         });
         texts.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Shared {
+    fn poll(&self) -> Duration {
+        match self.told.lock().unwrap().is_hurried {
+            true => Duration::ZERO,
+            false => POLL,
+        }
     }
 }
 
@@ -237,6 +255,11 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         }
         None => path.strip_prefix("/worker/").unwrap().to_owned(),
     };
+    if shared.told.lock().unwrap().is_hidden {
+        shared.told.lock().unwrap().hidden_calls.push(call);
+        shared.changes.send_modify(|count| *count += 1);
+        return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
+    }
     let answer = match call.as_str() {
         "claim" if token != format!("Bearer {POOL_TOKEN}") => {
             problem(401, "unauthorized", json!({}))
@@ -292,12 +315,13 @@ async fn claim(shared: &Shared, body: &[u8]) -> Response {
     };
     shared.told.lock().unwrap().claims.push(request.clone());
     shared.changes.send_modify(|count| *count += 1);
+    let poll = shared.poll();
     let mut found = None;
     let waiting = changes.wait_for(|_| {
         found = next();
         found.is_some()
     });
-    let _nothing_came = tokio::time::timeout(POLL, waiting).await.is_err();
+    let _nothing_came = tokio::time::timeout(poll, waiting).await.is_err();
     match found {
         Some(assignment) => Json(assignment).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
@@ -311,12 +335,13 @@ async fn control(shared: &Shared, query: &str) -> Response {
         .unwrap()
         .parse()
         .unwrap();
+    let poll = shared.poll();
     let mut changes = shared.changes.subscribe();
     let waiting = changes.wait_for(|_| {
         let told = shared.told.lock().unwrap();
         told.orders.len() > after || told.lease_lost
     });
-    let _nothing_came = tokio::time::timeout(POLL, waiting).await.is_err();
+    let _nothing_came = tokio::time::timeout(poll, waiting).await.is_err();
     let told = shared.told.lock().unwrap();
     if told.lease_lost {
         return problem(409, LEASE_LOST, json!({}));
@@ -401,6 +426,10 @@ fn complete(told: &mut Told, body: &[u8]) -> Response {
 }
 
 fn storage(shared: &Shared, key: &str, body: Bytes) -> Response {
+    if key == STALLED {
+        return Body::from_stream(futures::stream::pending::<std::io::Result<Bytes>>())
+            .into_response();
+    }
     let mut told = shared.told.lock().unwrap();
     if body.is_empty() {
         return match told.archives.get(key) {
