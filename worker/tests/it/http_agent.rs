@@ -72,6 +72,11 @@ const RECORDS: [&str; 8] = [
     r#"{"type":"usage","inputTokens":12,"outputTokens":3,"costUsd":0.5}"#,
 ];
 
+/// How often, and how many times, a slow answer says that it is not over: for longer than it may
+/// be silent.
+const KEEP_ALIVE: Duration = Duration::from_millis(300);
+const KEPT_ALIVE: u32 = 6;
+
 const COMPLETED: &str = r#"{"type":"completed","result":"Hello"}"#;
 
 async fn answer(State(seen): State<Arc<Mutex<Seen>>>, request: Request) -> Response {
@@ -113,6 +118,17 @@ async fn answer(State(seen): State<Arc<Mutex<Seen>>>, request: Request) -> Respo
                 std::future::pending::<()>().await;
             };
             Body::from_stream(body).into_response()
+        }
+        "/slow" => {
+            let body = async_stream::stream! {
+                for _ in 0..KEPT_ALIVE {
+                    yield Ok::<_, Infallible>(Bytes::from_static(b": still here\n\n"));
+                    tokio::time::sleep(KEEP_ALIVE).await;
+                }
+                yield Ok(Bytes::from(format!("data: {COMPLETED}\n\n")));
+            };
+            let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+            (kind, Body::from_stream(body)).into_response()
         }
         "/endless-line" => {
             let body = async_stream::stream! {
@@ -184,6 +200,15 @@ async fn bad_ends_have_their_codes() {
         assert_eq!(failure.code, code, "{path}");
         assert!(failure.message.contains(words), "{}", failure.message);
     }
+}
+
+#[tokio::test]
+async fn who_says_that_it_lives_is_not_silent() {
+    let server = Server::start().await;
+    let ended = server.finish("slow").await;
+    assert_eq!(ended.end.failure, None);
+    assert_eq!(ended.end.result.as_deref(), Some("Hello"));
+    assert_eq!(ended.texts(EventType::AssistantMessage, "data"), "");
 }
 
 #[tokio::test]

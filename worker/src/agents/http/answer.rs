@@ -45,20 +45,16 @@ impl<R: AsyncRead + Unpin> Records<R> {
         }
     }
 
-    /// The next record that is not empty; `None` at the end of the body.
+    /// The next record; `None` at the end of the body. One that is empty only says that the other
+    /// side lives: an empty line, or a comment between events.
     pub(super) async fn next(&mut self) -> Option<Line> {
-        loop {
-            let record = match self.format {
-                Format::Lines => self.lines.next().await?,
-                Format::Events => self.event().await?,
-            };
-            if !record.text.trim().is_empty() || record.dropped > 0 {
-                return Some(record);
-            }
+        match self.format {
+            Format::Lines => self.lines.next().await,
+            Format::Events => self.event().await,
         }
     }
 
-    /// An event's data; empty if it has none, as a comment.
+    /// An event's data; empty as soon as something else than data comes before it.
     async fn event(&mut self) -> Option<Line> {
         let mut data = Line {
             text: String::new(),
@@ -75,6 +71,9 @@ impl<R: AsyncRead + Unpin> Records<R> {
                 return Some(data);
             }
             let Some(piece) = text.strip_prefix("data:") else {
+                if data.text.is_empty() {
+                    return Some(data);
+                }
                 continue;
             };
             let piece = piece.strip_prefix(' ').unwrap_or(piece);

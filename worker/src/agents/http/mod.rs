@@ -149,7 +149,9 @@ impl Http {
                     "the agent's answer ended without `completed` or `error`",
                 ));
             };
-            tell(&job.events, reader.record(&record.text).as_ref()).await;
+            if !record.text.trim().is_empty() {
+                tell(&job.events, reader.record(&record.text).as_ref()).await;
+            }
             if record.dropped > 0 {
                 tell(&job.events, Some(&message_of_cut(record.dropped))).await;
             }
