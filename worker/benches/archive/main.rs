@@ -16,6 +16,7 @@ use clawlink_shared::control::{ArchiveDone, ArchiveSource};
 use clawlink_shared::secret::Secret;
 use clawlink_worker::persist::{RestoreLimits, SaveRequest, Storage, restore, save};
 use clawlink_worker::redact::Redactor;
+use tokio_util::sync::CancellationToken;
 
 /// Size of a file of the tree, in bytes.
 const FILE: usize = 40 * 1024;
@@ -195,7 +196,8 @@ async fn restore_once(scratch: &Path) -> Result<()> {
         max_files: u64::MAX,
     };
     let storage = Storage::new(reqwest::Client::new());
-    let restored = restore(&storage, &api, &source, &into, limits).await;
+    let cancel = CancellationToken::new();
+    let restored = restore(&storage, &api, &source, &into, limits, &cancel).await;
     restored.map_err(|failure| anyhow::anyhow!(failure.message))?;
     show_peak("restore");
     Ok(())

@@ -33,6 +33,7 @@ use clawlink_shared::control::{
     PartsRequest,
 };
 use clawlink_shared::execution::ErrorCode;
+use tokio_util::sync::CancellationToken;
 
 use crate::redact::Redactor;
 
@@ -155,13 +156,15 @@ pub async fn save(
 
 /// Downloads a session's archive and unpacks it below `session_root`, whose `work` and `home`
 /// must be absent or empty. On failure both are removed: `session_unavailable` says that the
-/// archive itself cannot be used, `storage_error` that it could not be fetched or written.
+/// archive itself cannot be used, `storage_error` that it could not be fetched or written,
+/// `interrupted` that `cancel` was cancelled.
 pub async fn restore(
     storage: &Storage,
     api: &impl ArchiveApi,
     source: &ArchiveSource,
     session_root: &Path,
     limits: RestoreLimits,
+    cancel: &CancellationToken,
 ) -> Result<Restored, Failure> {
     let (sender, reader) = chunks::incoming(source);
     let root = session_root.to_owned();
@@ -174,7 +177,11 @@ pub async fn restore(
         }
         unpacked
     });
-    let downloaded = download::download(storage, api, source, sender).await;
+    // Without the other end of its channel, unpacking ends as well.
+    let downloaded = tokio::select! {
+        downloaded = download::download(storage, api, source, sender) => downloaded,
+        () = cancel.cancelled() => Err(Failure::new(ErrorCode::Interrupted, "stopped on request")),
+    };
     let unpacked = unpacking
         .await
         .map_err(|_| Failure::new(ErrorCode::InternalError, "unpacking the session crashed"))?;

@@ -2,6 +2,8 @@
 //! and archive after.
 
 use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use clawlink_shared::agent::Definition;
 use clawlink_shared::control::{ArchiveDone, Complete, Failure};
@@ -17,6 +19,13 @@ use crate::push::{self, Deliver, Obtain};
 use crate::workspace::git::{self, Before, CleanRequest, GitAccess};
 use crate::workspace::root::{SessionRoot, private_dir};
 
+/// How long a session may take to be ready, in a phase that no `timeoutSeconds` bounds: a host that
+/// sends a byte now and then would hold a worker for ever.
+const OBTAIN_BOUND: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How long committing and pushing may take, for the same reason.
+const DELIVER_BOUND: Duration = Duration::from_secs(2 * 60 * 60);
+
 impl Run<'_> {
     /// Fills the session's directory: from its archive, else from its repository.
     pub(super) async fn obtain_session(&self, root: &SessionRoot) -> Result<(), Failure> {
@@ -24,7 +33,7 @@ impl Run<'_> {
         let obtained = async {
             if self.assignment.session.archive.is_some() {
                 self.enter(Phase::Restoring);
-                self.restore(root).await?;
+                self.restore(root, &cancel).await?;
                 self.catch_up(root, &cancel).await;
                 Ok(())
             } else {
@@ -32,22 +41,20 @@ impl Run<'_> {
                 self.clone_repository(root, &cancel).await
             }
         };
-        tokio::pin!(obtained);
-        let outcome = tokio::select! {
-            outcome = &mut obtained => outcome,
-            _ = self.stop.requested() => {
-                // Blocking work must have left the directory before it is cleared.
-                cancel.cancel();
-                obtained.await
-            }
-        };
+        let stop = self.stop.requested();
+        let (outcome, is_late) = bounded(obtained, stop, OBTAIN_BOUND, &cancel).await;
         match self.stop.reason() {
             Some(reason) => Err(stopped(reason, self.stop.words())),
+            None if is_late && outcome.is_err() => {
+                let minutes = OBTAIN_BOUND.as_secs() / 60;
+                let message = format!("the session was not ready after {minutes} minutes");
+                Err(Failure::new(ErrorCode::InternalError, message))
+            }
             None => outcome,
         }
     }
 
-    async fn restore(&self, root: &SessionRoot) -> Result<(), Failure> {
+    async fn restore(&self, root: &SessionRoot, cancel: &CancellationToken) -> Result<(), Failure> {
         let session = &self.assignment.session;
         let Some(source) = &session.archive else {
             return Ok(());
@@ -58,7 +65,8 @@ impl Run<'_> {
             max_files: limits.max_session_files,
         };
         let storage = storage()?;
-        let restored = persist::restore(&storage, &self.held, source, root.path(), limits).await?;
+        let restored =
+            persist::restore(&storage, &self.held, source, root.path(), limits, cancel).await?;
         tracing::info!(restored.bytes, restored.files, "session restored");
         for dir in [root.work(), root.home(), root.tmp()] {
             private_dir(&dir).map_err(|error| {
@@ -201,18 +209,16 @@ impl Run<'_> {
                 .map_err(|error| refused("confirm the lease before the push", &error))
         };
         let delivered = push::deliver(self.git_access()?, deliver, &self.events, &cancel, confirm);
-        tokio::pin!(delivered);
-        let delivered = tokio::select! {
-            delivered = &mut delivered => delivered,
-            _ = self.held.lease().gone() => {
-                cancel.cancel();
-                delivered.await
-            }
-        };
+        let gone = self.held.lease().gone();
+        let (delivered, is_late) = bounded(delivered, gone, DELIVER_BOUND, &cancel).await;
         report.branch = delivered.branch;
         report.commit_hash = delivered.commit_hash;
         report.pushed = delivered.pushed;
-        if let Some(failure) = delivered.failure {
+        if let Some(mut failure) = delivered.failure {
+            if is_late {
+                let minutes = DELIVER_BOUND.as_secs() / 60;
+                failure.message = format!("commit and push took longer than {minutes} minutes");
+            }
             return Err(failure);
         }
         self.open_pull_request(report).await;
@@ -272,6 +278,25 @@ impl Run<'_> {
     }
 }
 
+/// Waits for work that blocks. If `halt` comes first, or the bound is reached, `cancel` tells the
+/// work to end, and it is waited for all the same: it must have left the session's directory
+/// before that is cleared. Also says whether the bound was reached.
+async fn bounded<T>(
+    work: impl Future<Output = T>,
+    halt: impl Future,
+    bound: Duration,
+    cancel: &CancellationToken,
+) -> (T, bool) {
+    tokio::pin!(work);
+    let is_late = tokio::select! {
+        done = &mut work => return (done, false),
+        _ = halt => false,
+        () = tokio::time::sleep(bound) => true,
+    };
+    cancel.cancel();
+    (work.await, is_late)
+}
+
 /// A client of the object storage, whose answers lead nowhere else.
 fn storage() -> Result<Storage, Failure> {
     let http = reqwest::Client::builder()
@@ -285,4 +310,35 @@ fn storage() -> Result<Storage, Failure> {
             )
         })?;
     Ok(Storage::new(http))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_does_not_end_is_told_to_and_then_waited_for() {
+        let (soon, later) = (Duration::from_millis(1), Duration::from_secs(60 * 60));
+        for (is_halted, bound) in [(true, later), (false, soon)] {
+            let cancel = CancellationToken::new();
+            let work = async {
+                cancel.cancelled().await;
+                tokio::task::yield_now().await;
+                "left the directory"
+            };
+            let halt = async {
+                if !is_halted {
+                    pending::<()>().await;
+                }
+            };
+            let done = bounded(work, halt, bound, &cancel).await;
+            assert_eq!(done, ("left the directory", !is_halted));
+        }
+        let cancel = CancellationToken::new();
+        let done = bounded(ready("done"), pending::<()>(), later, &cancel).await;
+        assert_eq!(done, ("done", false));
+        assert!(!cancel.is_cancelled());
+    }
 }

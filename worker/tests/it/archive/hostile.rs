@@ -5,6 +5,7 @@ use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use clawlink_worker::persist::{self, RestoreLimits};
 use tar::{EntryType, Header};
+use tokio_util::sync::CancellationToken;
 
 use super::storage;
 use super::store::Store;
@@ -60,7 +61,8 @@ async fn refuse(archive: Vec<u8>) -> Failure {
         max_bytes: 10_000_000,
         max_files: 100,
     };
-    let failure = persist::restore(&storage(), &store, &source, &root, limits)
+    let cancel = CancellationToken::new();
+    let failure = persist::restore(&storage(), &store, &source, &root, limits, &cancel)
         .await
         .unwrap_err();
     assert_eq!(
@@ -200,7 +202,9 @@ async fn set_user_id_bits_do_not_survive() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::start().await;
     let source = store.hold(Evil::default().file("work/a").compressed());
-    let restored = persist::restore(&storage(), &store, &source, dir.path(), super::LIMITS).await;
+    let cancel = CancellationToken::new();
+    let limits = super::LIMITS;
+    let restored = persist::restore(&storage(), &store, &source, dir.path(), limits, &cancel).await;
     assert_eq!(restored.unwrap().files, 2);
     let mode = std::os::unix::fs::MetadataExt::mode(&dir.path().join("work/a").metadata().unwrap());
     assert_eq!(mode & 0o7777, 0o777);

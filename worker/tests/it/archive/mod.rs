@@ -14,6 +14,7 @@ use clawlink_shared::secret::Secret;
 use clawlink_worker::persist::{self, RestoreLimits, Restored, SaveRequest, Storage};
 use clawlink_worker::redact::Redactor;
 use store::Store;
+use tokio_util::sync::CancellationToken;
 
 /// The secret that these tests know.
 const SECRET: &str = "sk-tell-nobody-0123456789";
@@ -48,5 +49,6 @@ async fn save(store: &Store, root: &Path) -> Result<(ArchiveDone, Vec<String>), 
 
 async fn restore(store: &Store, done: &ArchiveDone, root: &Path) -> Result<Restored, Failure> {
     let source = store.source(done);
-    persist::restore(&storage(), store, &source, root, LIMITS).await
+    let cancel = CancellationToken::new();
+    persist::restore(&storage(), store, &source, root, LIMITS, &cancel).await
 }

@@ -4,6 +4,7 @@ use clawlink_shared::control::ArchiveSource;
 use clawlink_shared::execution::ErrorCode;
 use clawlink_shared::secret::Secret;
 use clawlink_worker::persist;
+use tokio_util::sync::CancellationToken;
 
 use super::store::{Fault, Store};
 use super::tree::{noise, snapshot, write};
@@ -136,7 +137,8 @@ async fn a_failed_restore_leaves_nothing_and_says_whose_fault_it_is() {
         let source = store
             .1
             .map_or(source.clone(), |url| ArchiveSource { url, ..source });
-        let failure = persist::restore(&storage(), &store.0, &source, to.path(), LIMITS)
+        let cancel = CancellationToken::new();
+        let failure = persist::restore(&storage(), &store.0, &source, to.path(), LIMITS, &cancel)
             .await
             .unwrap_err();
         assert_eq!(failure.code, code, "{}", failure.message);
