@@ -336,14 +336,21 @@ fn read_shallow(git_dir: &Path) -> Result<Vec<Oid>> {
         .collect()
 }
 
+/// Makes the folders on the way from `root` to `path`, none of them behind a link.
 fn make_folders(root: &Path, path: &Path) -> Result<()> {
-    fs::create_dir_all(root.join(path.parent().unwrap_or(Path::new(""))))
-        .with_context(|| format!("create a folder for .git/{}", path.display()))?;
-    ensure!(
-        is_real_path(root, path),
-        ".git/{} lies behind a link",
-        path.display()
-    );
+    let mut at = root.to_owned();
+    for folder in path.parent().unwrap_or(Path::new("")).components() {
+        at.push(folder);
+        if !exists(&at) {
+            fs::create_dir(&at)
+                .with_context(|| format!("create a folder for .git/{}", path.display()))?;
+        }
+        ensure!(
+            matches!(folder, Component::Normal(_)) && is_real_dir(&at),
+            ".git/{} lies behind a link",
+            path.display()
+        );
+    }
     Ok(())
 }
 

@@ -13,6 +13,11 @@ const MAX_LINE: usize = 65_520;
 /// Most references that a host may advertise.
 const MAX_REFS: usize = 1_000_000;
 
+/// Longest advertisement, in bytes.
+const MAX_ADVERT: u64 = 128 * 1024 * 1024;
+
+const TOO_MANY_REFS: &str = "the repository has too many references";
+
 /// One packet line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Pkt {
@@ -67,6 +72,15 @@ pub(super) struct Advert {
 impl Advert {
     /// Reads the answer to `info/refs`.
     pub(super) fn read(reader: &mut impl Read, service: &str) -> io::Result<Self> {
+        let mut bounded = reader.take(MAX_ADVERT);
+        let advert = Self::read_whole(&mut bounded, service);
+        match bounded.limit() {
+            0 => Err(io::Error::other(TOO_MANY_REFS)),
+            _ => advert,
+        }
+    }
+
+    fn read_whole(reader: &mut impl Read, service: &str) -> io::Result<Self> {
         let banner = format!("# service={service}");
         match read(reader)? {
             Some(Pkt::Data(data)) if data.trim_ascii_end() == banner.as_bytes() => {}
@@ -97,7 +111,7 @@ impl Advert {
             let oid = Oid::from_str(hash).map_err(io::Error::other)?;
             advert.refs.push((name.to_owned(), oid));
             if advert.refs.len() > MAX_REFS {
-                return Err(io::Error::other("the repository has too many references"));
+                return Err(io::Error::other(TOO_MANY_REFS));
             }
         }
         Ok(advert)
@@ -176,5 +190,40 @@ impl<R: Read> Read for SideBand<'_, R> {
         into[..count].copy_from_slice(&self.pending[self.at..self.at + count]);
         self.at += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A host that says the same for ever.
+    pub(in super::super) struct Endless {
+        words: Vec<u8>,
+        at: usize,
+    }
+
+    impl Endless {
+        pub(in super::super) fn new(words: Vec<u8>) -> Self {
+            Self { words, at: 0 }
+        }
+    }
+
+    impl Read for Endless {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let count = (&self.words[self.at..]).read(into)?;
+            self.at = (self.at + count) % self.words.len();
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn an_advertisement_without_end_is_refused() {
+        let start = [&line(b"# service=git-upload-pack\n"), FLUSH].concat();
+        // Passed over one by one, so no number of references stops it.
+        let peeled = format!("{} refs/tags/{}^{{}}", "0".repeat(40), "v".repeat(60_000));
+        let endless = Endless::new(line(peeled.as_bytes()));
+        let refused = Advert::read(&mut start.as_slice().chain(endless), "git-upload-pack");
+        assert_eq!(refused.unwrap_err().to_string(), TOO_MANY_REFS);
     }
 }

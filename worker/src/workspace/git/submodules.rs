@@ -34,22 +34,20 @@ pub(super) fn clone_all(
     let Some(root) = repo.workdir().map(Path::to_owned) else {
         return Ok(());
     };
-    let mut left = MAX_SUBMODULES;
+    let (mut left, mut passed_over) = (MAX_SUBMODULES, 0_usize);
     let mut waiting = vec![(root.clone(), url.clone(), tip, 0)];
     while let Some((work, url, tip, depth)) = waiting.pop() {
         for (path, link, target) in links(&work, tip) {
+            if left == 0 || depth == MAX_DEPTH {
+                passed_over += 1;
+                continue;
+            }
             let place = work.join(&path);
             let shown = place
                 .strip_prefix(&root)
                 .unwrap_or(&place)
                 .display()
                 .to_string();
-            if left == 0 || depth == MAX_DEPTH {
-                notes.push(format!(
-                    "Submodule {shown} was left out: too many submodules."
-                ));
-                continue;
-            }
             left -= 1;
             match clone_one(cloning, &work, &path, &url, target.as_deref(), link) {
                 Ok(url) => waiting.push((place, url, link, depth + 1)),
@@ -62,6 +60,12 @@ pub(super) fn clone_all(
                 }
             }
         }
+    }
+    if passed_over > 0 {
+        notes.push(format!(
+            "{passed_over} more submodules were left out: a clone may have {MAX_SUBMODULES}, nested \
+             {MAX_DEPTH} deep."
+        ));
     }
     Ok(())
 }

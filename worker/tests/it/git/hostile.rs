@@ -316,3 +316,20 @@ async fn gitmodules_of_the_agent_is_not_read_as_configuration() {
         ["100644 .gitmodules", "100644 a", "100644 work"]
     );
 }
+
+#[tokio::test]
+async fn no_folder_is_made_behind_a_link() {
+    for name in ["refs/heads", "refs/remotes"] {
+        let bench = Bench::started(&[("a", "1")]).await;
+        bench.write("work", "1");
+        let outside = tempfile::tempdir().unwrap();
+        let link = bench.work().join(".git").join(name);
+        fs::remove_dir_all(&link).unwrap();
+        symlink(outside.path(), &link).unwrap();
+        // Whether there is anything to push is another matter.
+        let _refused = bench.commit("Work").await;
+        let _refused = bench.push().await;
+        let made = fs::read_dir(outside.path()).unwrap().count();
+        assert_eq!(made, 0, "{name}");
+    }
+}

@@ -116,3 +116,25 @@ async fn hostile_sections_are_left_out() {
         );
     }
 }
+
+/// More than one clone may have.
+const MANY: usize = 100;
+
+#[tokio::test]
+async fn one_note_stands_for_all_submodules_beyond_the_bound() {
+    let bench = Bench::new(&[("a", "1")]).await;
+    let tree = bench.host.check_out("app", "main").await.unwrap();
+    let links: Vec<String> = (0..MANY)
+        .map(|n| format!("160000,{},link-{n}", "1".repeat(40)))
+        .collect();
+    let mut words = vec!["update-index", "--add"];
+    for link in &links {
+        words.extend(["--cacheinfo", link]);
+    }
+    git_in(tree.path(), &words);
+    git_in(tree.path(), &["commit", "-qm", "Links"]);
+    git_in(tree.path(), &["push", "-q", "origin", "main"]);
+    let notes = bench.clone().await.unwrap().notes;
+    assert_eq!(notes.len(), 64 + 1);
+    assert!(notes[64].starts_with("36 more submodules were left out"));
+}

@@ -18,6 +18,9 @@ use crate::workspace::git::{MAX_HOST_WORDS, Progress, broken, host_words, stoppe
 /// How much of a pack is handed to the indexer at once, in bytes.
 const PACK_CHUNK: usize = 64 * 1024;
 
+/// Most packet lines of an answer before its pack: one for each commit whose parents are left out.
+const MAX_ANSWER_LINES: usize = 1_000_000;
+
 /// Between two progress reports, in received bytes.
 const REPORT_EVERY: u64 = 1024 * 1024;
 
@@ -203,7 +206,7 @@ fn read_answer(body: &mut impl Read, shallow: bool) -> std::io::Result<Vec<Strin
     let error = |text: &str| std::io::Error::other(host_words(text));
     let mut commits = Vec::new();
     let mut in_shallow = shallow;
-    loop {
+    for _ in 0..MAX_ANSWER_LINES {
         let Some(packet) = pkt::read(body)? else {
             return Err(error("the git host ended its answer early"));
         };
@@ -222,6 +225,22 @@ fn read_answer(body: &mut impl Read, shallow: bool) -> std::io::Result<Vec<Strin
             Some(("ACK", _)) => return Ok(commits),
             _ if text == "NAK" => return Ok(commits),
             _ => return Err(error("the git host answered in an unexpected way")),
+        }
+    }
+    Err(error("the git host's answer has too many lines"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::git::pkt::tests::Endless;
+
+    #[test]
+    fn an_answer_that_never_comes_to_its_pack_is_refused() {
+        let shallow = pkt::line(format!("shallow {}", "1".repeat(40)).as_bytes());
+        for words in [shallow, pkt::FLUSH.to_vec()] {
+            let refused = read_answer(&mut Endless::new(words), true).unwrap_err();
+            assert!(refused.to_string().contains("too many lines"), "{refused}");
         }
     }
 }
