@@ -37,18 +37,35 @@ const SECRET_NAMES: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL"]
 /// says.
 const MIN_UNNAMED_BYTES: usize = 16;
 
-/// The values of a request's environment that are looked for: those whose variable's name
-/// promises a secret, in any case of letters, and every value that looks like a token. Words,
-/// addresses and paths of an ordinary name are none: masking `production` or a URL would only
-/// blank ordinary text, and stop pushes that hold it.
-pub fn secrets_of(env: &BTreeMap<String, Secret>) -> impl Iterator<Item = &Secret> {
-    let is_secret = |name: &str, value: &Secret| {
+/// What is looked for of a request's environment: values whose variable's name promises a secret,
+/// in any case of letters, every value that looks like a token, and of an address the password in
+/// it. Words, addresses and paths of an ordinary name are none: masking `production` or a URL
+/// would only blank ordinary text, and stop pushes that hold it.
+pub fn secrets_of(env: &BTreeMap<String, Secret>) -> Vec<Secret> {
+    let mut secrets = Vec::new();
+    for (name, value) in env {
         let name = name.to_ascii_uppercase();
-        looks_like_a_token(value.expose()) || SECRET_NAMES.iter().any(|part| name.contains(part))
+        let text = value.expose();
+        if looks_like_a_token(text) || SECRET_NAMES.iter().any(|part| name.contains(part)) {
+            secrets.push(value.clone());
+        }
+        secrets.extend(secrets_in_address(text).map(Secret::new));
+    }
+    secrets
+}
+
+/// The password of `scheme://user:password@host/…`, and a user that looks like a token.
+fn secrets_in_address(text: &str) -> impl Iterator<Item = &str> {
+    let authority = text.split_once("://").map(|(_, rest)| rest);
+    let authority = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
+    let user = authority.and_then(|authority| authority.rsplit_once('@'));
+    let (user, password) = match user.map(|(user, _)| user.split_once(':').ok_or(user)) {
+        Some(Ok((user, password))) => (Some(user), Some(password)),
+        Some(Err(user)) => (Some(user), None),
+        None => (None, None),
     };
-    env.iter()
-        .filter(move |(name, value)| is_secret(name, value))
-        .map(|(_, value)| value)
+    let token = user.filter(|user| looks_like_a_token(user));
+    password.into_iter().chain(token)
 }
 
 /// Long, of letters and digits mixed, without what separates words or parts of an address.
@@ -227,10 +244,29 @@ mod tests {
         ];
         let env = env.map(|(name, value)| (name.to_owned(), Secret::new(value)));
         let env = BTreeMap::from(env);
-        let secrets: Vec<&str> = secrets_of(&env).map(Secret::expose).collect();
+        let secrets = secrets_of(&env);
+        let secrets: Vec<&str> = secrets.iter().map(Secret::expose).collect();
         assert_eq!(
             secrets,
             ["0123456789abcdef", "by-name1", "by-name3", "by-name2"]
         );
+    }
+
+    #[test]
+    fn of_an_address_only_its_password_is_a_secret() {
+        let cases: [(&str, &[&str]); 6] = [
+            ("postgres://app:hunter2hunter2@db/app", &["hunter2hunter2"]),
+            ("https://u:p:w@host?x=a@b", &["p:w"]),
+            ("https://0123456789abcdef@host/x", &["0123456789abcdef"]),
+            ("https://oauth2@host/x", &[]),
+            ("https://host/a:b@c", &[]),
+            ("hunter2:hunter2@host", &[]),
+        ];
+        for (address, expected) in cases {
+            let env = [("DATABASE_URL".to_owned(), Secret::new(address))];
+            let found = secrets_of(&BTreeMap::from(env));
+            let found: Vec<&str> = found.iter().map(Secret::expose).collect();
+            assert_eq!(found, expected, "{address}");
+        }
     }
 }

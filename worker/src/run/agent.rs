@@ -16,7 +16,7 @@ use crate::agents::rate_limit::Patience;
 use crate::agents::{Agent, AgentEnd, AgentJob, StopReason, end_all_descendants, skills};
 use crate::redact::Redactor;
 use crate::workspace::git;
-use crate::workspace::root::SessionRoot;
+use crate::workspace::root::{LOCK_PATIENCE, SessionRoot};
 
 /// How long an agent may take to end after it was stopped, before its processes are killed
 /// behind its back.
@@ -25,11 +25,20 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// How long its code may take to notice that.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
+// Whoever lost its lease still holds the session's directory for so long.
+const _: () = assert!(
+    LOCK_PATIENCE.as_secs() > STOP_PATIENCE.as_secs() + LAST_PATIENCE.as_secs(),
+    "the next attempt on this machine waits for the one before"
+);
+
 /// How long the last renewed login may take to be handed back.
 const HAND_BACK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longest result in a report, in bytes.
 const MAX_RESULT_BYTES: usize = 64 * 1024;
+
+/// Longest name of a model or a conversation in a report, in bytes: dispatchers refuse long reports.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// What an agent is told when it goes on after a limit of the model.
 const GO_ON: &str = "The model's limit that stopped you is over. Go on where you stopped.";
@@ -94,7 +103,7 @@ impl Run<'_> {
     }
 
     /// Waits for a limit of the model to be over, if that is why the agent ended and it is worth
-    /// it; false: there is nothing to go on with.
+    /// it: the run has time left then. False: there is nothing to go on with.
     async fn waits_for_the_model(
         &self,
         end: &AgentEnd,
@@ -112,6 +121,9 @@ impl Run<'_> {
         let Some(wait) = patience.after(&failure.message, now) else {
             return false;
         };
+        if late.saturating_duration_since(Instant::now()) <= wait {
+            return false;
+        }
         let until = (now + wait).replace_nanosecond(0).unwrap_or(now);
         let until = until.format(&Rfc3339).unwrap_or_default();
         let words = format!("The model's limit is reached; the agent goes on at {until}.");
@@ -237,18 +249,18 @@ impl Run<'_> {
     fn take(&self, end: &AgentEnd, report: &mut Complete) {
         report.usage = self.meter.total().map(|mut usage| {
             let model = usage.model.as_deref();
-            usage.model = model.map(|model| self.redactor.redact_text(model).into_owned());
+            usage.model = model.map(|model| bounded(&self.redactor, model, MAX_NAME_BYTES));
             usage
         });
-        // A name that holds a secret is none of a conversation.
+        // A name that holds a secret, or is none for any agent, is none of a conversation.
         report.provider_session_id = end
             .provider_session_id
             .clone()
-            .filter(|name| !self.redactor.is_hit(name.as_bytes()));
+            .filter(|name| name.len() <= MAX_NAME_BYTES && !self.redactor.is_hit(name.as_bytes()));
         report.result = end
             .result
             .as_deref()
-            .map(|text| bounded(&self.redactor, text));
+            .map(|text| bounded(&self.redactor, text, MAX_RESULT_BYTES));
     }
 }
 
@@ -260,8 +272,8 @@ fn advised(mut failure: Failure) -> Failure {
     failure
 }
 
-fn bounded(redactor: &Redactor, text: &str) -> String {
+fn bounded(redactor: &Redactor, text: &str, most: usize) -> String {
     let mut clean = redactor.redact_text(text).into_owned();
-    clean.truncate(clean.floor_char_boundary(MAX_RESULT_BYTES));
+    clean.truncate(clean.floor_char_boundary(most));
     clean
 }

@@ -141,12 +141,13 @@ async fn acknowledge_and_run(worker: &Worker, assignment: Assignment, sent: Inst
         return Ended::NotOurs;
     }
     let credentials = &assignment.credentials;
+    let of_env = redact::secrets_of(&credentials.env);
     let redactor = Redactor::new(
         [&credentials.agent, &credentials.git_token]
             .into_iter()
             .flatten()
             .chain([&assignment.lease.token, worker.client.pool_token()])
-            .chain(redact::secrets_of(&credentials.env)),
+            .chain(&of_env),
     );
     let (events, drafts) = EventSink::channel();
     let pump = Pump::start(drafts, redactor.clone(), held.clone(), worker.desk.dir());
@@ -333,7 +334,10 @@ impl Run<'_> {
 fn stopped(reason: StopReason, words: Option<String>) -> Failure {
     let said = |fallback: &str| words.clone().unwrap_or_else(|| fallback.to_owned());
     match reason {
-        StopReason::Timeout => Failure::new(ErrorCode::Timeout, "the agent's time is up"),
+        StopReason::Timeout => Failure::new(
+            ErrorCode::Timeout,
+            "the agent's time is up; give it more by timeoutSeconds, or go on in its session",
+        ),
         StopReason::Budget => Failure::new(ErrorCode::BudgetExceeded, said("a budget is used up")),
         StopReason::Cancel => Failure::new(ErrorCode::Interrupted, "the execution was cancelled"),
         StopReason::Drain => Failure::new(ErrorCode::Interrupted, "the worker was told to stop"),

@@ -2,7 +2,6 @@
 //! and archive after.
 
 use std::path::{Path, PathBuf};
-use std::path::Path;
 use std::time::Duration;
 
 use clawlink_shared::agent::Definition;

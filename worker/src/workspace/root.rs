@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clawlink_shared::id::SessionId;
 
-/// How long a predecessor on this machine may take to leave the directory.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a predecessor on this machine may take to leave the directory: to end its agent, and to
+/// remove what that left.
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Pause between looks at a lock that somebody holds.
 const LOCK_LOOK: Duration = Duration::from_millis(20);
@@ -27,8 +28,8 @@ pub struct SessionRoot {
 }
 
 impl SessionRoot {
-    /// Locks the session's directory below `root` and makes it empty. Blocks, for at most
-    /// ten seconds beside the removal of what was there.
+    /// Locks the session's directory below `root` and makes it empty. Blocks, at most for two
+    /// minutes beside the removal of what was there.
     ///
     /// # Errors
     ///

@@ -13,9 +13,9 @@ use crate::wait::eventually;
 use crate::worker_process::{Machine, Worker};
 
 /// A script that says `started` and then waits for ever.
-const ENDLESS: &str = "echo started; while true; do sleep 0.1; done";
+pub(crate) const ENDLESS: &str = "echo started; while true; do sleep 0.1; done";
 
-fn is_empty(dir: &std::path::Path) -> bool {
+pub(crate) fn is_empty(dir: &std::path::Path) -> bool {
     std::fs::read_dir(dir).unwrap().next().is_none()
 }
 
@@ -56,8 +56,12 @@ async fn a_script_runs_from_claim_to_recorded_end() {
 #[tokio::test]
 async fn secrets_of_the_environment_are_masked_and_log_lines_name_the_run() {
     let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
-    let mut assignment = assignment("echo key=$DEPLOY_KEY mode=$MODE");
-    for (name, value) in [("DEPLOY_KEY", "hunter2hunter2"), ("MODE", "production")] {
+    let mut assignment = assignment("echo key=$DEPLOY_KEY mode=$MODE $DATABASE_URL");
+    for (name, value) in [
+        ("DEPLOY_KEY", "hunter2hunter2"),
+        ("MODE", "production"),
+        ("DATABASE_URL", "postgres://app:hunter22@db/app"),
+    ] {
         let env = &mut assignment.credentials.env;
         env.insert(name.to_owned(), Secret::new(value));
     }
@@ -67,7 +71,8 @@ async fn secrets_of_the_environment_are_masked_and_log_lines_name_the_run() {
     command.env("CLAWLINK_LOG", "debug");
     let (code, log) = Worker::start(command).ended().await;
     assert_eq!(code, Some(0));
-    assert_eq!(dispatcher.told().text(), "key=*** mode=production");
+    let text = "key=*** mode=production postgres://app:***@db/app";
+    assert_eq!(dispatcher.told().text(), text);
     assert!(!log.contains("hunter2"));
     let phases: Vec<&str> = log.lines().filter(|line| line.contains("phase=")).collect();
     assert!(!phases.is_empty());
