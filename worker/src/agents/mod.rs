@@ -191,7 +191,8 @@ async fn check_confinement(
     if !environment.allow_unconfined {
         return Err(AgentEnd::failed(
             ErrorCode::AgentUnavailable,
-            "this worker's kernel has no Landlock, and its settings do not allow agents without it",
+            "this worker's kernel has no Landlock to confine agents; its operator may allow them \
+             without, by CLAWLINK_ALLOW_UNCONFINED=true",
         ));
     }
     events

@@ -185,6 +185,19 @@ impl Process {
         self.exit
     }
 
+    /// The failure of a program that is gone before it said how its run ended: `what` happened, how
+    /// it exited, and its last words.
+    pub(super) fn early_end(&self, what: &str) -> Failure {
+        self.setup_failure().unwrap_or_else(|| {
+            let exit = self
+                .exit
+                .map_or_else(String::new, |exit| format!(" ({exit})"));
+            let tail = self.stderr_tail();
+            let said = if tail.is_empty() { "" } else { ": " };
+            Failure::new(ErrorCode::AgentError, format!("{what}{exit}{said}{tail}"))
+        })
+    }
+
     /// The failure to report when the sandbox itself refused.
     pub(super) fn setup_failure(&self) -> Option<Failure> {
         let code = self.exit?.code()?;
@@ -198,7 +211,7 @@ impl Process {
     }
 
     /// The last lines of stderr; not redacted.
-    pub(super) fn stderr_tail(&self) -> String {
+    fn stderr_tail(&self) -> String {
         let lines: Vec<&str> = self.tail.iter().map(String::as_str).collect();
         lines.join("\n").trim().to_owned()
     }

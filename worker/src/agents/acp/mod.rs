@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clawlink_shared::agent::AgentKind;
-use clawlink_shared::control::Failure;
 use clawlink_shared::execution::{ErrorCode, PermissionMode};
 use futures::future::BoxFuture;
 
@@ -149,7 +148,8 @@ async fn follow(mut process: Process, job: &AgentJob, ways: Ways) -> AgentEnd {
         Ok(failure) => failure,
         Err(error) => {
             let answered = verdict::of_error(name, &error);
-            Some(answered.unwrap_or_else(|| died(name, &process)))
+            let what = format!("{name} ended in the middle of its turn");
+            Some(answered.unwrap_or_else(|| process.early_end(&what)))
         }
     };
     AgentEnd {
@@ -179,17 +179,4 @@ impl Agent for Acp {
     fn run(&self, job: AgentJob) -> BoxFuture<'_, AgentEnd> {
         Box::pin(self.run_agent(job))
     }
-}
-
-/// The program is gone before its turn was over.
-fn died(name: &str, process: &Process) -> Failure {
-    process.setup_failure().unwrap_or_else(|| {
-        let exit = process
-            .exit()
-            .map_or_else(String::new, |exit| format!(" ({exit})"));
-        let tail = process.stderr_tail();
-        let said = if tail.is_empty() { "" } else { ": " };
-        let message = format!("{name} ended in the middle of its turn{exit}{said}{tail}");
-        Failure::new(ErrorCode::AgentError, message)
-    })
 }

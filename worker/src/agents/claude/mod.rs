@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clawlink_shared::agent::AgentKind;
-use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -106,7 +105,7 @@ impl Claude {
         .await;
         let has_finished = talk.verdict.as_ref().is_some_and(|it| it.failure.is_none());
         let verdict = talk.verdict.unwrap_or_else(|| Verdict {
-            failure: Some(no_result(&process)),
+            failure: Some(process.early_end("claude ended without a result")),
             ..Verdict::default()
         });
         Ok(AgentEnd {
@@ -144,20 +143,6 @@ fn project_folder(directory: &Path) -> String {
     text.chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
         .collect()
-}
-
-fn no_result(process: &Process) -> Failure {
-    process.setup_failure().unwrap_or_else(|| {
-        let exit = process
-            .exit()
-            .map_or_else(String::new, |exit| format!(" ({exit})"));
-        let tail = process.stderr_tail();
-        let said = if tail.is_empty() { "" } else { ": " };
-        Failure::new(
-            ErrorCode::AgentError,
-            format!("claude ended without a result{exit}{said}{tail}"),
-        )
-    })
 }
 
 /// Our side of the pipe.

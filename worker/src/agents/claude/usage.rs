@@ -85,7 +85,8 @@ fn of_models(value: &Value) -> Option<Usage> {
     let models = value["model_usage_since_last_result"].as_object();
     let models = models.filter(|models| !models.is_empty())?;
     let count = |model: &Value, name: &str| model[name].as_u64().unwrap_or(0);
-    let sum = |name: &str| -> u64 { models.values().map(|model| count(model, name)).sum() };
+    let counts = |name: &'static str| models.values().map(move |model| count(model, name));
+    let sum = |name| counts(name).fold(0, u64::saturating_add);
     let (read, written) = (sum("cacheReadInputTokens"), sum("cacheCreationInputTokens"));
     let costs = models
         .values()
@@ -120,4 +121,20 @@ fn tokens(usage: &Value) -> Option<Usage> {
         cache_write_tokens: Some(written),
         ..Usage::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_beyond_all_bounds_do_not_overflow() {
+        let model = json!({"inputTokens": u64::MAX, "cacheReadInputTokens": 1});
+        let models = json!({"one": model, "other": model});
+        let result = json!({"model_usage_since_last_result": models});
+        let usage = Tally::default().result(&result).unwrap();
+        assert_eq!(usage.input_tokens, u64::MAX);
+    }
 }

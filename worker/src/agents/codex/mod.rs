@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clawlink_shared::agent::AgentKind;
-use clawlink_shared::control::Failure;
 use clawlink_shared::execution::ErrorCode;
 use futures::future::BoxFuture;
 
@@ -92,7 +91,10 @@ impl Codex {
         let has_finished = talk.verdict.is_some();
         let (failure, result) = match talk.verdict {
             Some(verdict) => (verdict.failure, verdict.result),
-            None => (Some(no_end(&process)), None),
+            None => (
+                Some(process.early_end("codex ended before its turn did")),
+                None,
+            ),
         };
         Ok(AgentEnd {
             has_finished: has_finished && failure.is_none(),
@@ -118,18 +120,4 @@ impl Agent for Codex {
     fn run(&self, job: AgentJob) -> BoxFuture<'_, AgentEnd> {
         Box::pin(self.run_cli(job))
     }
-}
-
-fn no_end(process: &Process) -> Failure {
-    process.setup_failure().unwrap_or_else(|| {
-        let exit = process
-            .exit()
-            .map_or_else(String::new, |exit| format!(" ({exit})"));
-        let tail = process.stderr_tail();
-        let said = if tail.is_empty() { "" } else { ": " };
-        Failure::new(
-            ErrorCode::AgentError,
-            format!("codex ended before its turn did{exit}{said}{tail}"),
-        )
-    })
 }
