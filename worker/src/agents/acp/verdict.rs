@@ -104,9 +104,8 @@ fn code_of(error: &Error, text: &str) -> ErrorCode {
 /// Whether one of these numbers stands in a text, and not as a part of an address or another one.
 fn has_number(text: &str, numbers: &[&str]) -> bool {
     let is_edge = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, ':' | '.');
-    let words = text.split(is_edge);
-    let words = words.map(|word| word.trim_matches([':', '.']));
-    words.into_iter().any(|word| numbers.contains(&word))
+    let mut words = text.split(is_edge);
+    words.any(|word| numbers.contains(&word.trim_matches([':', '.'])))
 }
 
 fn text_of(error: &Error) -> String {
