@@ -29,6 +29,7 @@ engine_start() {
   ! pgrep -x dockerd >/dev/null || die "a Docker engine runs on this machine; stop it first"
   iptables-save >"$work/iptables"
   cp /proc/sys/net/ipv4/ip_forward "$work/ip_forward"
+  links >"$work/links"
   dockerd --host "unix://$work/socket" --data-root "$work/data" --exec-root "$work/exec" \
     --pidfile "$work/pid" --group root >"$work/dockerd.log" 2>&1 &
   export DOCKER_HOST=unix://$work/socket
@@ -48,6 +49,9 @@ engine_again() {
 
 engine_answers() { docker version >/dev/null 2>&1; }
 
+# links: network interfaces of the kinds that engines make, sorted.
+links() { ip -o link | sed -nE 's/^[0-9]+: ((docker|veth|vx-|ov-|br-)[^:@]*).*/\1/p' | sort; }
+
 engine_stop() {
   [[ -e $work/pid ]] || return 0
   local pid
@@ -61,7 +65,7 @@ engine_stop() {
   rm -f "$work/socket"
   awk -v dir="$work" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount -l 2>/dev/null || true
   local link
-  for link in docker0 docker_gwbridge; do ip link delete "$link" 2>/dev/null || true; done
+  for link in $(links | comm -13 "$work/links" -); do ip link delete "$link" 2>/dev/null || true; done
   # A dump names no table that nobody had used.
   local table
   for table in filter nat; do
