@@ -15,6 +15,7 @@ use crate::agents::{self, AgentEnvironment};
 use crate::client::{CallError, Client};
 use crate::config::{self, WorkArgs};
 use crate::exit::Exit;
+use crate::proxy::Proxies;
 use crate::report::{self, Desk};
 use crate::run::{self, Ended, Worker};
 use crate::workspace::root;
@@ -43,7 +44,9 @@ pub async fn work(settings: WorkArgs) -> Exit {
 async fn try_work(settings: &WorkArgs) -> Result<Exit> {
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("listen to signals")?;
-    let client = Client::new(&settings.dispatcher_url, settings.pool_token.clone())?;
+    let proxies = Proxies::read(&settings.shared)?;
+    let (urls, token) = (&settings.dispatcher_url, settings.pool_token.clone());
+    let client = Client::new(urls, token, &proxies.for_own())?;
     let client = Arc::new(client);
     let root = workspace(&settings.workspace_dir)?;
     let spool = settings
@@ -55,7 +58,7 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
         "the spool directory must not be below the workspace directory, which agents may write"
     );
     let desk = Desk::open(&spool)?;
-    let agents = agents::discover(environment(settings, &spool)?).await;
+    let agents = agents::discover(environment(settings, &spool, &proxies)?).await;
     let swept = root.clone();
     tokio::task::spawn_blocking(move || root::sweep(&swept));
     let worker = Worker {
@@ -65,6 +68,7 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
         desk,
         root,
         allow_private_hosts: settings.shared.allow_private_hosts,
+        proxies,
         drain_timeout: settings.drain_timeout,
         rate_limit_wait: settings
             .shared
@@ -143,7 +147,7 @@ fn workspace(dir: &Path) -> Result<std::path::PathBuf> {
         .with_context(|| format!("resolve {}", dir.display()))
 }
 
-fn environment(settings: &WorkArgs, spool: &Path) -> Result<AgentEnvironment> {
+fn environment(settings: &WorkArgs, spool: &Path, proxies: &Proxies) -> Result<AgentEnvironment> {
     let shared = &settings.shared;
     Ok(AgentEnvironment {
         agent_dir: shared.agent_dir.clone(),
@@ -155,6 +159,7 @@ fn environment(settings: &WorkArgs, spool: &Path) -> Result<AgentEnvironment> {
         version_cache: Some(spool.join(VERSIONS)),
         allow_unconfined: shared.allow_unconfined,
         allow_private_hosts: shared.allow_private_hosts,
+        proxies: proxies.clone(),
     })
 }
 

@@ -13,6 +13,7 @@ use super::{Phase, Run, internal, refused, stopped};
 use crate::agents::StopReason;
 use crate::lease;
 use crate::persist::{self, RestoreLimits, SaveRequest, Storage};
+use crate::proxy::Proxies;
 use crate::push::{self, Deliver, Obtain};
 use crate::workspace::git::{self, Before, CleanRequest, GitAccess};
 use crate::workspace::root::{SessionRoot, private_dir};
@@ -57,7 +58,7 @@ impl Run<'_> {
             max_bytes: limits.max_session_bytes,
             max_files: limits.max_session_files,
         };
-        let storage = storage()?;
+        let storage = storage(&self.worker.proxies)?;
         let restored = persist::restore(&storage, &self.held, source, root.path(), limits).await?;
         tracing::info!(restored.bytes, restored.files, "session restored");
         for dir in [root.work(), root.home(), root.tmp()] {
@@ -136,7 +137,8 @@ impl Run<'_> {
         let repository = self.assignment.request.repository.as_ref();
         let url = repository.map_or("", |repository| repository.url.as_str());
         let token = self.assignment.credentials.git_token.clone();
-        GitAccess::new(url, token, self.worker.allow_private_hosts)
+        let (private, proxies) = (self.worker.allow_private_hosts, &self.worker.proxies);
+        GitAccess::new(url, token, private, proxies)
     }
 
     /// Whether what the agent left is committed and pushed: when it did what was asked, or
@@ -258,7 +260,7 @@ impl Run<'_> {
             max_files: limits.max_session_files,
             secrets: self.redactor.clone(),
         };
-        let storage = storage()?;
+        let storage = storage(&self.worker.proxies)?;
         tokio::select! {
             saved = persist::save(&storage, &self.held, request) => {
                 let (archive, notes) = saved?;
@@ -273,9 +275,10 @@ impl Run<'_> {
 }
 
 /// A client of the object storage, whose answers lead nowhere else.
-fn storage() -> Result<Storage, Failure> {
-    let http = reqwest::Client::builder()
-        .no_proxy()
+fn storage(proxies: &Proxies) -> Result<Storage, Failure> {
+    let http = proxies
+        .for_own()
+        .apply(reqwest::Client::builder())
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| {

@@ -15,6 +15,7 @@ use clawlink_fixtures::git_host::GitHost;
 use clawlink_shared::control::{CommitAuthor, Failure};
 use clawlink_shared::execution::Repository;
 use clawlink_shared::secret::Secret;
+use clawlink_worker::proxy::Proxies;
 use clawlink_worker::redact::Redactor;
 use clawlink_worker::workspace::git::{
     self, CloneRequest, Cloned, CommitOutcome, CommitRequest, GitAccess, PushRequest, Pushed,
@@ -177,7 +178,7 @@ impl Bench {
 }
 
 fn access(url: &str, token: Option<&str>) -> GitAccess {
-    GitAccess::new(url, token.map(Secret::new), true).unwrap()
+    GitAccess::new(url, token.map(Secret::new), true, &Proxies::default()).unwrap()
 }
 
 fn author() -> CommitAuthor {
