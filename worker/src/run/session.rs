@@ -172,10 +172,12 @@ impl Run<'_> {
     }
 
     fn delivery(&self, root: &SessionRoot, branch: String) -> Result<Deliver, Failure> {
+        let repository = self.assignment.request.repository.as_ref();
         Ok(Deliver {
             work: root.work(),
             tmp: self.scratch()?,
             branch,
+            base: repository.and_then(|repository| repository.branch.clone()),
             prompt: text_of(&self.assignment.request.prompt),
             author: self.assignment.limits.commit_author.clone(),
             execution: self.assignment.execution.uuid,

@@ -128,6 +128,21 @@ impl GitAccess {
         address::check(&url, self.allow_private_hosts).map(|()| url)
     }
 
+    /// The right to a submodule's repository: without the token, unless its host is ours.
+    pub(super) fn for_submodule(&self, url: &Url) -> Self {
+        let token = self.token.clone();
+        Self {
+            token: token.filter(|_| address::same_origin(&self.url, url)),
+            url: url.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether requests to the repository carry a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// A request without anything in it, for [`send`].
     pub(super) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
         self.client.request(method, url.clone())

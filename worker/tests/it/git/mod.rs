@@ -19,6 +19,7 @@ use clawlink_worker::proxy::Proxies;
 use clawlink_worker::redact::Redactor;
 use clawlink_worker::workspace::git::{
     self, CloneRequest, Cloned, CommitOutcome, CommitRequest, GitAccess, PushRequest, Pushed,
+    Submodules,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +116,7 @@ impl Bench {
                 message,
                 author: &author(),
                 redactor: &redactor,
+                submodules: &Submodules::default(),
             };
             git::commit_all(&access, commit, &CancellationToken::new(), || {})
         })
