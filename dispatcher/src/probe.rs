@@ -8,7 +8,7 @@ use clap::Args;
 use crate::config::Listen;
 
 /// Longer than a process that lives ever takes.
-const WITHIN: Duration = Duration::from_secs(5);
+pub const WITHIN: Duration = Duration::from_secs(5);
 
 /// What to ask, and what to hear.
 #[derive(Debug, Args)]

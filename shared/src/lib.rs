@@ -11,6 +11,7 @@ pub mod control;
 pub mod event;
 pub mod execution;
 pub mod id;
+pub mod network;
 pub mod problem;
 pub mod prompt;
 pub mod secret;

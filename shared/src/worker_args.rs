@@ -1,10 +1,46 @@
 //! Settings of a worker that `clawlink up` takes too, and passes on to the workers it starts: one
 //! declaration, so that names, meanings and help texts are the same in both programs.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
+
+/// The other spelling of the variables that name proxies, and the one that is read first.
+pub const PROXY_NAMES: [(&str, &str); 3] = [
+    ("https_proxy", "HTTPS_PROXY"),
+    ("http_proxy", "HTTP_PROXY"),
+    ("no_proxy", "NO_PROXY"),
+];
+
+/// A proxy's address as the operator gave it. It may hold a password and is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyAddress(String);
+
+impl ProxyAddress {
+    /// The address itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ProxyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl FromStr for ProxyAddress {
+    type Err = Infallible;
+
+    /// Takes anything: whoever uses it says what is wrong, without repeating it.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.trim().to_owned()))
+    }
+}
 
 /// Which agents a worker offers, and what they may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -39,6 +75,19 @@ pub struct WorkerArgs {
     /// execution ends `rate_limited` [default: 900]
     #[arg(long, env = "CLAWLINK_RATE_LIMIT_WAIT_SECONDS", value_name = "SECONDS")]
     pub rate_limit_wait_seconds: Option<u64>,
+    /// Proxy for https: repositories, agents that are addresses, and what agents themselves reach
+    #[arg(long, env = "HTTPS_PROXY", hide_env_values = true, value_name = "URL")]
+    pub https_proxy: Option<ProxyAddress>,
+    /// The same for plain http
+    #[arg(long, env = "HTTP_PROXY", hide_env_values = true, value_name = "URL")]
+    pub http_proxy: Option<ProxyAddress>,
+    /// What is reached without a proxy, separated by commas: names with all below them, addresses,
+    /// networks such as 10.0.0.0/8, or *; this machine always is
+    #[arg(long, env = "NO_PROXY", value_delimiter = ',', value_name = "HOST")]
+    pub no_proxy: Vec<String>,
+    /// Reach dispatchers and the object storage through the proxies too
+    #[arg(long, env = "CLAWLINK_PROXY_ALL")]
+    pub proxy_all: bool,
     /// Labels for placement and display, as `name=value`, separated by commas
     #[arg(
         long = "label",
@@ -70,6 +119,7 @@ impl WorkerArgs {
             let paths: Vec<String> = paths.iter().map(absolute).collect::<io::Result<_>>()?;
             Ok((!paths.is_empty()).then(|| paths.join(",")))
         };
+        let proxy = |given: &Option<ProxyAddress>| given.as_ref().map(|given| given.0.clone());
         let flag = |set: bool| set.then(|| "true".to_owned());
         let labels: Vec<String> = self
             .labels
@@ -93,6 +143,13 @@ impl WorkerArgs {
                 self.rate_limit_wait_seconds
                     .map(|seconds| seconds.to_string()),
             ),
+            ("HTTPS_PROXY", proxy(&self.https_proxy)),
+            ("HTTP_PROXY", proxy(&self.http_proxy)),
+            (
+                "NO_PROXY",
+                (!self.no_proxy.is_empty()).then(|| self.no_proxy.join(",")),
+            ),
+            ("CLAWLINK_PROXY_ALL", flag(self.proxy_all)),
             (
                 "CLAWLINK_LABELS",
                 (!labels.is_empty()).then(|| labels.join(",")),
@@ -129,7 +186,8 @@ mod tests {
     #[test]
     fn what_is_passed_on_is_read_as_the_same() {
         let words = "up --agent-dir /agents --agent-read-only /a,/b --agent-read-write /c \
-             --allow-unconfined --allow-private-hosts --rate-limit-wait-seconds 60 --labels gpu=yes,zone=a";
+             --allow-unconfined --allow-private-hosts --rate-limit-wait-seconds 60 --labels gpu=yes,zone=a \
+             --https-proxy http://u:p@proxy:3128 --http-proxy proxy:3128 --no-proxy .a,10.0.0.0/8 --proxy-all";
         let given = read(
             &words
                 .split_whitespace()

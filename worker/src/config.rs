@@ -13,7 +13,7 @@ use clawlink_shared::agent::VENDOR_ADDRESSES;
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::{self, Fallbacks, process_environment as variable};
 use clawlink_shared::telemetry::LogArgs;
-use clawlink_shared::worker_args::WorkerArgs;
+use clawlink_shared::worker_args::{PROXY_NAMES, WorkerArgs};
 
 use crate::agents::sandbox::SandboxArgs;
 
@@ -107,7 +107,12 @@ pub struct WorkArgs {
 }
 
 /// Older names of settings, used when the newer ones are not set.
-const OLD_NAMES: [(&str, &str); 1] = [("WORKSPACE_DIR", "CLAWLINK_WORKSPACE_DIR")];
+const OLD_NAMES: [(&str, &str); 4] = [
+    ("WORKSPACE_DIR", "CLAWLINK_WORKSPACE_DIR"),
+    PROXY_NAMES[0],
+    PROXY_NAMES[1],
+    PROXY_NAMES[2],
+];
 
 /// Reads flags, environment and `NAME_FILE` files; exits with clap's own message on misuse.
 ///

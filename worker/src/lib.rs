@@ -13,6 +13,7 @@ pub mod exit;
 pub mod lease;
 pub mod meter;
 pub mod persist;
+pub mod proxy;
 pub mod push;
 pub mod redact;
 pub mod report;

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         (Some(Sub::Sandbox(args)), _) => sandbox::enter(args),
         (Some(Sub::Health(args)), _) => {
             let spool = args.spool_dir.unwrap_or_else(config::default_spool_dir);
-            ExitCode::from(u8::from(!report::is_worker_alive(&spool)))
+            ExitCode::from(u8::from(!report::is_worker_alive(spool)))
         }
         (None, Some(settings)) => start(settings, &cli.log).into(),
         (None, None) => Exit::Broken.into(),

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -33,6 +33,9 @@ const EARLIER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long one of them is tried.
 const ONE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long looking for a living worker may take.
+pub const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries to make a directory of our own.
 const OPEN_TRIES: u32 = 5;
@@ -123,8 +126,18 @@ impl Desk {
     }
 }
 
-/// Whether some worker holds a directory below `spool`.
-pub fn is_worker_alive(spool: &Path) -> bool {
+/// Whether some worker holds a directory below `spool`; no, if that cannot be found out within
+/// [`LOOK_PATIENCE`], as on a disk that does not answer.
+pub fn is_worker_alive(spool: PathBuf) -> bool {
+    let (tell, told) = mpsc::channel();
+    // It may block for ever; the process ends without it.
+    std::thread::spawn(move || {
+        let _nobody_waits = tell.send(is_held(&spool));
+    });
+    told.recv_timeout(LOOK_PATIENCE).unwrap_or(false)
+}
+
+fn is_held(spool: &Path) -> bool {
     let held = |dir: PathBuf| {
         let lock = File::open(dir.join("lock"));
         lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))

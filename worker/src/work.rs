@@ -16,6 +16,7 @@ use crate::client::{CallError, Client};
 use crate::config::{self, WorkArgs};
 use crate::control::SHORTEST_POLL;
 use crate::exit::Exit;
+use crate::proxy::Proxies;
 use crate::report::{self, Desk};
 use crate::run::{self, Ended, Worker};
 use crate::workspace::root;
@@ -44,7 +45,9 @@ pub async fn work(settings: WorkArgs) -> Exit {
 async fn try_work(settings: &WorkArgs) -> Result<Exit> {
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("listen to signals")?;
-    let client = Client::new(&settings.dispatcher_url, settings.pool_token.clone())?;
+    let proxies = Proxies::read(&settings.shared)?;
+    let (urls, token) = (&settings.dispatcher_url, settings.pool_token.clone());
+    let client = Client::new(urls, token, &proxies.for_own())?;
     let client = Arc::new(client);
     let root = workspace(&settings.workspace_dir)?;
     let spool = settings
@@ -56,7 +59,7 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
         "the spool directory must not be below the workspace directory, which agents may write"
     );
     let desk = Desk::open(&spool)?;
-    let agents = agents::discover(environment(settings, &spool)?).await;
+    let agents = agents::discover(environment(settings, &spool, &proxies)?).await;
     let swept = root.clone();
     tokio::task::spawn_blocking(move || root::sweep(&swept));
     let worker = Worker {
@@ -66,6 +69,7 @@ async fn try_work(settings: &WorkArgs) -> Result<Exit> {
         desk,
         root,
         allow_private_hosts: settings.shared.allow_private_hosts,
+        proxies,
         drain_timeout: settings.drain_timeout,
         rate_limit_wait: settings
             .shared
@@ -148,7 +152,7 @@ fn workspace(dir: &Path) -> Result<std::path::PathBuf> {
         .with_context(|| format!("resolve {}", dir.display()))
 }
 
-fn environment(settings: &WorkArgs, spool: &Path) -> Result<AgentEnvironment> {
+fn environment(settings: &WorkArgs, spool: &Path, proxies: &Proxies) -> Result<AgentEnvironment> {
     let shared = &settings.shared;
     Ok(AgentEnvironment {
         agent_dir: shared.agent_dir.clone(),
@@ -160,6 +164,7 @@ fn environment(settings: &WorkArgs, spool: &Path) -> Result<AgentEnvironment> {
         version_cache: Some(spool.join(VERSIONS)),
         allow_unconfined: shared.allow_unconfined,
         allow_private_hosts: shared.allow_private_hosts,
+        proxies: proxies.clone(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! names, and variables of earlier systems.
 
 use clawlink_shared::settings::{self, Fallbacks, Lookup};
+use clawlink_shared::worker_args::PROXY_NAMES;
 
 /// Variables of earlier systems, and the settings they fill when the new name is not set.
 const OLD_NAMES: &[(&str, &str)] = &[
@@ -16,6 +17,9 @@ const OLD_NAMES: &[(&str, &str)] = &[
         "CODING_ASSISTANT_AUTHENTICATION",
         "CLAWLINK_DEFAULT_AGENT_CREDENTIAL",
     ),
+    PROXY_NAMES[0],
+    PROXY_NAMES[1],
+    PROXY_NAMES[2],
 ];
 
 /// Gives the command what stands in `NAME_FILE` files and in variables of earlier systems.

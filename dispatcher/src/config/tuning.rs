@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::Args;
+use clawlink_shared::network::Network;
 use clawlink_shared::secret::Secret;
 
-use crate::http::forwarded::Network;
 use crate::workspaces::role::KeyRole;
 
 /// Bounds and times; the defaults suit a small team.

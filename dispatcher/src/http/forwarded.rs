@@ -4,64 +4,18 @@
 //! as far as each hop is one of them. Anybody else's header says nothing.
 
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
+use clawlink_shared::network::Network;
 
 use super::listen::Peer;
 use crate::app::App;
 
 /// Hops that are read of one request's header.
 const MAX_HOPS: usize = 16;
-
-/// Addresses that begin with the same bits: `10.0.0.0/8`, or a single address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u32,
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a network such as 10.0.0.0/8");
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.trim().parse().map_err(|_| wrong())?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(width);
-        (bits <= width)
-            .then_some(Self { address, bits })
-            .ok_or_else(wrong)
-    }
-}
-
-impl Network {
-    /// Whether the address is in it.
-    fn contains(self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                (own.to_bits() ^ other.to_bits())
-                    .checked_shr(32 - self.bits)
-                    .unwrap_or(0)
-                    == 0
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                (own.to_bits() ^ other.to_bits())
-                    .checked_shr(128 - self.bits)
-                    .unwrap_or(0)
-                    == 0
-            }
-            _ => false,
-        }
-    }
-}
 
 /// Puts the client's own address in the place of a trusted proxy's.
 pub async fn client_address(State(app): State<App>, mut request: Request, next: Next) -> Response {

@@ -11,16 +11,18 @@ mod pattern;
 mod rules;
 mod store;
 
-use clawlink_shared::id::SessionId;
+use clawlink_shared::id::{SessionId, WorkspaceId};
 use serde_json::json;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::app::App;
 use crate::audit::{self, Actor, Entry, Outcome};
-use crate::auth::principal::Principal;
+use crate::auth::principal::{Principal, Trust};
 use crate::error::{ApiError, ApiResult};
 use crate::executions::accept::no_such_session;
 use crate::http::routes::Routes;
+use crate::workspaces::role::Role;
 
 pub use decide::{Decision, Denial, Kind, Policy, Reason, Resource, Subject, decide};
 pub(crate) use pattern::matches;
@@ -75,6 +77,46 @@ pub async fn require_session(
 /// The rules of the caller's workspace, for lists that leave out hidden sessions.
 pub async fn rules(app: &App, principal: &Principal) -> ApiResult<std::sync::Arc<Rules>> {
     rules::of(app, principal.workspace).await
+}
+
+/// Rules as they stand in Postgres at this moment, for somebody whose request was admitted earlier.
+#[derive(Debug)]
+pub(crate) struct Recheck {
+    list: Vec<Policy>,
+    subject: Subject,
+}
+
+impl Recheck {
+    /// `name` and `role` are those under which the request was admitted.
+    pub(crate) async fn of(
+        db: &mut PgConnection,
+        workspace: WorkspaceId,
+        name: &str,
+        role: Role,
+        trust: Option<Trust>,
+    ) -> anyhow::Result<Self> {
+        let rows = store::list(db, workspace, None).await?;
+        let subject = Subject {
+            name: name.to_owned(),
+            role: decide::role_name(role),
+            trust,
+        };
+        let list = rows.into_iter().map(|row| row.policy).collect();
+        Ok(Self { list, subject })
+    }
+
+    /// The first policy that objects by now.
+    pub(crate) fn denial(&self, resource: &Resource<'_>) -> Option<Denial> {
+        match decide(
+            &self.list,
+            &self.subject,
+            resource,
+            OffsetDateTime::now_utc(),
+        ) {
+            Decision::Allowed => None,
+            Decision::Denied(denial) => Some(denial),
+        }
+    }
 }
 
 async fn enforce(

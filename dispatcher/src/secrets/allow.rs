@@ -4,7 +4,7 @@ use clawlink_shared::agent::AgentKind;
 use clawlink_shared::id::AgentId;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::principal::Principal;
+use crate::auth::principal::{Principal, Trust};
 use crate::workspaces::role::{KeyRole, MemberRole, Role};
 
 /// Longest name, in bytes.
@@ -34,6 +34,14 @@ pub(crate) struct Asker {
     pub(crate) role: AskerRole,
     /// For which agent: its kind, after its number if it is a stored one.
     pub(crate) agents: Vec<String>,
+    /// How far the device was trusted that the request showed.
+    #[serde(default = "trust_of_earlier_releases")]
+    pub(crate) trust: Option<Trust>,
+}
+
+/// They did not say, but had checked it when they accepted the request.
+fn trust_of_earlier_releases() -> Option<Trust> {
+    Some(Trust::Trusted)
 }
 
 impl Asker {
@@ -44,6 +52,7 @@ impl Asker {
             name: principal.name(),
             role: principal.role.into(),
             agents: stored.into_iter().chain([kind.to_string()]).collect(),
+            trust: principal.device.map(|(_, trust)| trust),
         }
     }
 
@@ -53,6 +62,7 @@ impl Asker {
             name: principal.name(),
             role: principal.role.into(),
             agents: Vec::new(),
+            trust: principal.device.map(|(_, trust)| trust),
         }
     }
 }
@@ -72,6 +82,15 @@ impl From<Role> for AskerRole {
         match role {
             Role::Member(role) => Self::Member(role),
             Role::Key(role) => Self::Key(role),
+        }
+    }
+}
+
+impl From<AskerRole> for Role {
+    fn from(role: AskerRole) -> Self {
+        match role {
+            AskerRole::Member(role) => Self::Member(role),
+            AskerRole::Key(role) => Self::Key(role),
         }
     }
 }
@@ -130,11 +149,28 @@ mod tests {
     }
 
     #[test]
+    fn an_asker_of_an_earlier_release_is_read() {
+        let earlier = r#"{"name":"key:1","role":{"key":"ci"},"agents":["shell"]}"#;
+        let asker: Asker = serde_json::from_str(earlier).expect("readable");
+        assert_eq!(asker.trust, Some(Trust::Trusted));
+        let without = Asker {
+            trust: None,
+            ..asker
+        };
+        let stored = serde_json::to_string(&without).expect("JSON");
+        assert_eq!(
+            serde_json::from_str::<Asker>(&stored).expect("readable"),
+            without
+        );
+    }
+
+    #[test]
     fn lists_narrow() {
         let asker = |role, agent: AgentKind| Asker {
             name: "key:1".to_owned(),
             role,
             agents: vec!["7".to_owned(), agent.to_string()],
+            trust: None,
         };
         let lists = |names: &[&str]| -> Vec<String> { names.iter().map(|&s| s.into()).collect() };
         let owner = asker(AskerRole::Member(MemberRole::Owner), AgentKind::Claude);

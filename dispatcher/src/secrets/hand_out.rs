@@ -1,6 +1,8 @@
 //! From a name to a value: checked when a request is accepted, so that it is refused at once,
-//! and again when its worker comes, so that a secret that was changed, narrowed or deleted
-//! meanwhile is.
+//! and again when its worker comes, so that what was changed, narrowed or deleted meanwhile
+//! counts: the secret, its lists, and the workspace's policies.
+
+use std::borrow::Cow;
 
 use clawlink_shared::id::{ClaimId, ExecutionId, WorkspaceId};
 use clawlink_shared::problem::FieldFault;
@@ -16,7 +18,7 @@ use crate::app::App;
 use crate::audit::{self, Actor, Entry, Outcome};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
-use crate::policies::{self, Resource};
+use crate::policies::{self, Recheck, Resource};
 use crate::workspaces::role::Permission;
 
 /// Longest git token, in bytes.
@@ -129,6 +131,8 @@ pub(crate) async fn hand_out(
         .map(|reference| reference.name.clone())
         .collect();
     let found = uses::candidates(db, holder.workspace, &names, &asker.agents).await?;
+    let (role, trust) = (asker.role.into(), asker.trust);
+    let policies = Recheck::of(db, holder.workspace, &asker.name, role, trust).await?;
     let actor = Actor {
         name: asker.name.clone(),
         address: None,
@@ -137,6 +141,7 @@ pub(crate) async fn hand_out(
     let mut used = Vec::new();
     for (index, reference) in all.enumerate() {
         let opened = find(&found, asker, reference)
+            .and_then(|secret| still_permitted(&policies, secret, reference))
             .and_then(|secret| Ok((secret, open(keys, holder.workspace, secret, reference)?)));
         let (secret, value) = match opened {
             Ok(opened) => opened,
@@ -217,7 +222,7 @@ pub(crate) async fn git_token(
 #[derive(Debug)]
 pub(crate) struct Refusal {
     reference: Reference,
-    why: &'static str,
+    why: Cow<'static, str>,
     is_denied: bool,
 }
 
@@ -243,9 +248,9 @@ fn find<'a>(
     asker: &Asker,
     reference: &Reference,
 ) -> Result<&'a Candidate, Refusal> {
-    let refusal = |why, is_denied| Refusal {
+    let refusal = |why: &'static str, is_denied| Refusal {
         reference: reference.clone(),
-        why,
+        why: why.into(),
         is_denied,
     };
     let secret = found.iter().find(|secret| secret.name == reference.name);
@@ -263,6 +268,27 @@ fn find<'a>(
     }
 }
 
+/// Policies that were made or changed since the request was accepted.
+fn still_permitted<'a>(
+    policies: &Recheck,
+    secret: &'a Candidate,
+    reference: &Reference,
+) -> Result<&'a Candidate, Refusal> {
+    let Some(denial) = policies.denial(&Resource::Secret(&secret.name)) else {
+        return Ok(secret);
+    };
+    Err(Refusal {
+        reference: reference.clone(),
+        why: format!(
+            "may not be used any more: policy {} denies it ({}); change the policy or send another \
+             credential, then submit again",
+            denial.policy, denial.reason
+        )
+        .into(),
+        is_denied: true,
+    })
+}
+
 /// The value as its place takes it.
 fn open(
     keys: &Keys,
@@ -270,9 +296,9 @@ fn open(
     secret: &Candidate,
     reference: &Reference,
 ) -> Result<Secret, Refusal> {
-    let refusal = |why| Refusal {
+    let refusal = |why: &'static str| Refusal {
         reference: reference.clone(),
-        why,
+        why: why.into(),
         is_denied: false,
     };
     let owner = owner(workspace, secret.agent.as_deref(), &secret.name);

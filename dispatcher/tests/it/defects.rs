@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::app::TestApp;
 use super::client::{refusal, script};
+use super::e2e::world::World;
 use super::worker::Worker;
 
 /// Words that only SQL and its driver say.
@@ -203,6 +204,35 @@ async fn a_session_id_is_never_a_path() {
     let size = test.app().blobs.size(&archive.key).await.unwrap();
     assert_eq!(size, Some(7), "it is still there");
     test.resume(&victim).await;
+}
+
+#[tokio::test]
+async fn what_an_agent_commits_by_itself_is_pushed_too() {
+    let world = World::start().await;
+    world.git.create_repo("app", &[("a", "1")]).await.unwrap();
+    let script = "git='git -c user.name=A -c user.email=a@example.com'
+        echo 1 > own.txt; git add own.txt; $git commit -qm 'By the agent'
+        git checkout -q -b elsewhere; echo 2 > branch.txt; git add .; $git commit -qm 'On its own branch'
+        echo 3 > left.txt";
+    let (_, events) = world.run(world.on_repository("app", "shell", script)).await;
+    let completed = events.last().unwrap();
+    assert_eq!(completed["type"], "completed", "{events:#?}");
+    let branch = completed["branch"].as_str().expect("a branch");
+    let history = world.git.history("app", branch).await.unwrap();
+    assert_eq!(
+        history[1..],
+        ["On its own branch", "By the agent", "First commit"]
+    );
+    assert_eq!(
+        world.git.tree("app", branch).await.unwrap(),
+        [
+            "100644 a",
+            "100644 branch.txt",
+            "100644 left.txt",
+            "100644 own.txt"
+        ]
+    );
+    assert_eq!(world.git.branches("app").await.unwrap().len(), 2);
 }
 
 /// Somebody with a name who speaks the older runtime API.

@@ -35,6 +35,7 @@ use tokio::sync::watch;
 
 use self::desk::Desk;
 use crate::events::EventSink;
+use crate::proxy::Proxies;
 use crate::redact::Redactor;
 
 pub use acp::updates::{AcpParsed, AcpParser};
@@ -80,6 +81,8 @@ pub struct AgentEnvironment {
     pub allow_unconfined: bool,
     /// Whether agents that are addresses may be private ones.
     pub allow_private_hosts: bool,
+    /// By which they are reached; every agent's environment names them too.
+    pub proxies: Proxies,
 }
 
 /// What an agent is given.

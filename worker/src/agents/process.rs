@@ -92,6 +92,9 @@ impl Process {
         }
         command.arg("--").arg(&launch.program).args(&launch.args);
         command.env_clear();
+        for (name, value) in environment.proxies.variables() {
+            command.env(sandbox::passed_name(&name), value);
+        }
         for (name, value) in &launch.env {
             command.env(sandbox::passed_name(name), value);
         }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::lease::Gone;
+use crate::proxy::Proxies;
 
 /// Bound of reaching a dispatcher at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -125,20 +126,20 @@ pub(super) enum Tried {
 }
 
 impl Client {
-    /// A client of these dispatchers, which are replicas of one another.
+    /// A client of these dispatchers, which are replicas of one another, reached through `proxies`.
     ///
     /// # Errors
     ///
     /// When no TLS can be set up, or there is no URL.
-    pub fn new(urls: &[String], pool_token: Secret) -> anyhow::Result<Self> {
+    pub fn new(urls: &[String], pool_token: Secret, proxies: &Proxies) -> anyhow::Result<Self> {
         anyhow::ensure!(!urls.is_empty(), "at least one dispatcher URL is needed");
-        let mut builder = reqwest::Client::builder()
+        let mut builder = proxies
+            .apply(reqwest::Client::builder())
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             .tcp_nodelay(true)
             .pool_max_idle_per_host(4);
-        if urls.iter().all(|url| url.starts_with("http://")) {
+        if proxies.is_empty() && urls.iter().all(|url| url.starts_with("http://")) {
             // Reading the system's certificates costs more than all else at the start.
             builder = builder.tls_certs_only([]);
         }

@@ -20,7 +20,7 @@ use crate::events::EventSink;
 use crate::redact::Redactor;
 use crate::workspace::git::{
     self, CatchUpRequest, CloneRequest, CommitOutcome, CommitRequest, GitAccess, PushRequest,
-    Pushed, SESSION_TRAILER,
+    Pushed, SESSION_TRAILER, Submodules, SubmodulesRequest,
 };
 
 /// The longest first line of a commit message, in characters.
@@ -134,6 +134,8 @@ pub struct Deliver {
     pub tmp: PathBuf,
     /// The session's branch.
     pub branch: String,
+    /// The branch that the session began from, if the request names one.
+    pub base: Option<String>,
     /// What was asked; its first line becomes the commit's subject.
     pub prompt: String,
     /// Author and committer.
@@ -160,13 +162,14 @@ pub struct Delivered {
 }
 
 /// Commits what is left and pushes what the remote lacks, also from earlier turns. Emits
-/// `commit_progress` and `message`. `confirm_lease` is asked directly before the push.
+/// `commit_progress` and `message`. `confirm_lease` is asked directly before each push: of changed
+/// submodules, and of the branch.
 pub async fn deliver(
     access: GitAccess,
     deliver: Deliver,
     events: &EventSink,
     cancel: &CancellationToken,
-    confirm_lease: impl AsyncFnOnce() -> Result<(), Failure>,
+    confirm_lease: impl AsyncFn() -> Result<(), Failure>,
 ) -> Delivered {
     let stages = Stages {
         events,
@@ -202,16 +205,25 @@ async fn deliver_in_stages(
     deliver: &Deliver,
     stages: &Stages<'_>,
     cancel: &CancellationToken,
-    confirm_lease: impl AsyncFnOnce() -> Result<(), Failure>,
+    confirm_lease: impl AsyncFn() -> Result<(), Failure>,
     delivered: &mut Delivered,
 ) -> Result<(), Failure> {
     stages.say("analyzing", "Looking for changes").await;
     let prompt = deliver.redactor.redact_text(&deliver.prompt);
     let message = commit_message(&prompt, deliver.execution, deliver.session);
+    let mut submodules = Submodules::default();
+    if git::may_have_submodules(&deliver.work) {
+        confirm_lease().await?;
+        submodules = push_submodules(access, deliver, &message, cancel).await?;
+    }
+    for note in &submodules.notes {
+        stages.events.message(note.as_str()).await;
+    }
     let (begin, begun) = oneshot::channel();
     let commit = commit(
         access.clone(),
         deliver.clone(),
+        submodules,
         message.clone(),
         cancel.clone(),
         begin,
@@ -269,9 +281,33 @@ async fn tell_of_commit(stages: &Stages<'_>) {
     stages.say("committing", "Committing the changes").await;
 }
 
+async fn push_submodules(
+    access: &GitAccess,
+    deliver: &Deliver,
+    message: &str,
+    cancel: &CancellationToken,
+) -> Result<Submodules, Failure> {
+    let (access, deliver, cancel) = (access.clone(), deliver.clone(), cancel.clone());
+    let message = message.to_owned();
+    blocking(move || {
+        let request = SubmodulesRequest {
+            work: &deliver.work,
+            tmp: &deliver.tmp,
+            branch: &deliver.branch,
+            base: deliver.base.as_deref(),
+            message: &message,
+            author: &deliver.author,
+            redactor: &deliver.redactor,
+        };
+        git::deliver_submodules(&access, request, &cancel)
+    })
+    .await
+}
+
 async fn commit(
     access: GitAccess,
     deliver: Deliver,
+    submodules: Submodules,
     message: String,
     cancel: CancellationToken,
     begin: oneshot::Sender<()>,
@@ -284,6 +320,7 @@ async fn commit(
             message: &message,
             author: &deliver.author,
             redactor: &deliver.redactor,
+            submodules: &submodules,
         };
         git::commit_all(&access, commit, &cancel, || {
             let _nobody_listens = begin.send(());

@@ -34,6 +34,7 @@ use crate::control::{self, Stop};
 use crate::events::{EventSink, Pump};
 use crate::lease::{self, Gone, Lease};
 use crate::meter::Meter;
+use crate::proxy::Proxies;
 use crate::redact::{self, Redactor};
 use crate::report::Desk;
 use crate::workspace::git::{self, Before};
@@ -59,6 +60,8 @@ pub struct Worker {
     pub root: PathBuf,
     /// Whether repositories may be on private addresses.
     pub allow_private_hosts: bool,
+    /// By which git hosts are reached.
+    pub proxies: Proxies,
     /// How long a running agent may finish when the worker drains.
     pub drain_timeout: Duration,
     /// How long a run waits for limits of the model, in all.
@@ -147,7 +150,8 @@ async fn acknowledge_and_run(worker: &Worker, assignment: Assignment, sent: Inst
             .into_iter()
             .flatten()
             .chain([&assignment.lease.token, worker.client.pool_token()])
-            .chain(&of_env),
+            .chain(&of_env)
+            .chain(worker.proxies.passwords()),
     );
     let (events, drafts) = EventSink::channel();
     let pump = Pump::start(drafts, redactor.clone(), held.clone(), worker.desk.dir());

@@ -14,6 +14,7 @@ use super::{Phase, Run, internal, refused, stopped};
 use crate::agents::StopReason;
 use crate::lease;
 use crate::persist::{self, RestoreLimits, SaveRequest, Storage};
+use crate::proxy::Proxies;
 use crate::push::{self, Deliver, Obtain};
 use crate::workspace::git::{self, Before, CleanRequest, GitAccess};
 use crate::workspace::root::{SessionRoot, private_dir};
@@ -63,7 +64,7 @@ impl Run<'_> {
             max_bytes: limits.max_session_bytes,
             max_files: limits.max_session_files,
         };
-        let storage = storage()?;
+        let storage = storage(&self.worker.proxies)?;
         let restored =
             persist::restore(&storage, &self.held, source, root.path(), limits, cancel).await?;
         tracing::info!(restored.bytes, restored.files, "session restored");
@@ -143,7 +144,8 @@ impl Run<'_> {
         let repository = self.assignment.request.repository.as_ref();
         let url = repository.map_or("", |repository| repository.url.as_str());
         let token = self.assignment.credentials.git_token.clone();
-        GitAccess::new(url, token, self.worker.allow_private_hosts)
+        let (private, proxies) = (self.worker.allow_private_hosts, &self.worker.proxies);
+        GitAccess::new(url, token, private, proxies)
     }
 
     /// Whether what the agent left is committed and pushed: when it did what was asked, or
@@ -177,10 +179,12 @@ impl Run<'_> {
     }
 
     fn delivery(&self, root: &SessionRoot, branch: String) -> Result<Deliver, Failure> {
+        let repository = self.assignment.request.repository.as_ref();
         Ok(Deliver {
             work: root.work(),
             tmp: self.scratch()?,
             branch,
+            base: repository.and_then(|repository| repository.branch.clone()),
             prompt: text_of(&self.assignment.request.prompt),
             author: self.assignment.limits.commit_author.clone(),
             execution: self.assignment.execution.uuid,
@@ -263,7 +267,7 @@ impl Run<'_> {
             max_files: limits.max_session_files,
             secrets: self.redactor.clone(),
         };
-        let storage = storage()?;
+        let storage = storage(&self.worker.proxies)?;
         tokio::select! {
             saved = persist::save(&storage, &self.held, request) => {
                 let (archive, notes) = saved?;
@@ -297,9 +301,10 @@ async fn bounded<T>(
 }
 
 /// A client of the object storage, whose answers lead nowhere else.
-fn storage() -> Result<Storage, Failure> {
-    let http = reqwest::Client::builder()
-        .no_proxy()
+fn storage(proxies: &Proxies) -> Result<Storage, Failure> {
+    let http = proxies
+        .for_own()
+        .apply(reqwest::Client::builder())
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| {

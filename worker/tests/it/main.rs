@@ -25,6 +25,7 @@ mod dispatcher;
 mod events;
 mod git;
 mod http_agent;
+mod proxy;
 mod redact;
 mod run;
 mod run_git;

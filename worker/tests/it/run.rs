@@ -5,11 +5,12 @@ use std::os::unix::fs::MetadataExt;
 
 use clawlink_shared::execution::{ErrorCode, Outcome};
 use clawlink_shared::secret::Secret;
+use clawlink_worker::report::LOOK_PATIENCE;
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::dispatcher::{Dispatcher, assignment};
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 use crate::worker_process::{Machine, Worker};
 
 /// A script that says `started` and then waits for ever.
@@ -246,6 +247,27 @@ async fn health_says_whether_a_worker_lives() {
     worker.signal(Signal::TERM);
     assert_eq!(worker.ended().await.0, Some(0));
     assert_eq!(health().await, Some(1));
+}
+
+#[tokio::test]
+async fn health_does_not_wait_for_a_disk_that_does_not_answer() {
+    let (dispatcher, machine) = (Dispatcher::start().await, Machine::new());
+    let dir = machine.spool().join("silent");
+    std::fs::create_dir(&dir).unwrap();
+    // Whoever opens it waits for somebody who writes.
+    let made = std::process::Command::new("mkfifo")
+        .arg(dir.join("lock"))
+        .status();
+    assert!(made.unwrap().success());
+    let began = std::time::Instant::now();
+    let mut command = machine.command(&dispatcher);
+    let ended = tokio::time::timeout(PATIENCE, command.arg("health").status()).await;
+    assert_eq!(ended.expect("it ends").unwrap().code(), Some(1));
+    let took = began.elapsed();
+    assert!(
+        took >= LOOK_PATIENCE && took < LOOK_PATIENCE * 2,
+        "{took:?}"
+    );
 }
 
 #[tokio::test]

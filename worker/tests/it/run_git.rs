@@ -8,9 +8,9 @@ use clawlink_shared::secret::Secret;
 use crate::dispatcher::{Dispatcher, assignment};
 use crate::worker_process::Machine;
 
-const BRANCH: &str = "clawlink/a-test-0123abcd";
+pub(crate) const BRANCH: &str = "clawlink/a-test-0123abcd";
 
-async fn host() -> GitHost {
+pub(crate) async fn host() -> GitHost {
     let host = GitHost::start().await.unwrap();
     host.create_repo(
         "app",
@@ -21,7 +21,7 @@ async fn host() -> GitHost {
     host
 }
 
-fn with_repository(host: &GitHost, script: &str) -> Assignment {
+pub(crate) fn with_repository(host: &GitHost, script: &str) -> Assignment {
     let mut assignment = assignment(script);
     assignment.request.repository = Some(Repository {
         url: host.url("app"),

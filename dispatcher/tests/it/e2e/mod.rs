@@ -25,5 +25,5 @@ mod takeover;
 mod traces;
 mod under_up;
 mod wire;
-mod world;
+pub(crate) mod world;
 mod zombie;

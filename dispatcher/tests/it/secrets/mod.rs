@@ -46,6 +46,17 @@ impl<'a> Desk<'a> {
         assert!(status < 300, "{answer}");
     }
 
+    /// Makes a policy; its number.
+    async fn policy(&self, body: Value) -> i64 {
+        let answer = self
+            .request("POST", "/api/policies")
+            .json(&body)
+            .send()
+            .await;
+        let answer: Value = answer.unwrap().json().await.unwrap();
+        answer["id"].as_i64().unwrap_or_else(|| panic!("{answer}"))
+    }
+
     async fn list(&self) -> Value {
         let request = self.request("GET", "/api/secrets");
         request.send().await.unwrap().json().await.unwrap()

@@ -175,6 +175,58 @@ async fn what_was_taken_back_ends_the_execution_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_policy_that_was_made_meanwhile_counts() {
+    let test = TestApp::start().await;
+    let desk = Desk::of(&test).await;
+    for name in ["TOKEN", "GITHUB_TOKEN"] {
+        desk.put(name, "canary").await;
+    }
+    let worker = Worker::new(&test.dispatcher);
+    let denies = |resource: &str, role: &str| json!({"resourceKind": "secret", "resource": resource, "deniedRoles": [role]});
+    // One that means somebody else changes nothing.
+    let first = test.accepted(&with_env(named("TOKEN"))).await.execution_id;
+    desk.policy(denies("*", "viewer")).await;
+    let held = worker.claim().await;
+    assert_eq!((held.id(), env(&held)["SECRET"]), (first.0, "canary"));
+    held.ack().await;
+    held.state("running").await;
+    held.complete(0).await;
+
+    let mut body = with_env(named("TOKEN"));
+    body["github"] = json!({"repoUrl": "https://github.com/a/b"});
+    let id = test.accepted(&body).await.execution_id;
+    let policy = desk.policy(denies("TOKEN", "key:developer")).await;
+    let claimed = worker.claim_as(Uuid::new_v4(), &["shell"], 1).await;
+    assert!(claimed.is_none());
+    let shown = test.get(&format!("/executions/{id}")).send().await.unwrap();
+    let shown: Value = shown.json().await.unwrap();
+    assert_eq!(shown["status"], "failed", "{shown}");
+    assert_eq!(shown["error"]["code"], "validation_error", "{shown}");
+    let said = shown["error"]["message"].as_str().unwrap();
+    let why = format!("the secret TOKEN may not be used any more: policy {policy} denies it");
+    assert!(
+        said.starts_with(&why) && said.contains("submit again"),
+        "{said}"
+    );
+    let audited = desk.audited().await;
+    let (action, outcome, actor, details) = audited.last().unwrap();
+    assert_eq!(
+        (action.as_str(), outcome.as_str()),
+        ("secret.used", "denied")
+    );
+    assert!(actor.starts_with("key:"), "{actor}");
+    assert_eq!(details["execution"], id.0);
+
+    // A usual one that is denied by now is left out, as it is when a request is accepted.
+    let mut body = script("true");
+    body["github"] = json!({"repoUrl": "https://github.com/a/b"});
+    test.accepted(&body).await;
+    desk.policy(denies("GITHUB_TOKEN", "key:developer")).await;
+    let held = worker.claim().await;
+    assert!(held.assignment.credentials.git_token.is_none());
+}
+
+#[tokio::test]
 async fn what_a_request_leaves_out_comes_from_the_usual_secrets() {
     let test = TestApp::start().await;
     let desk = Desk::of(&test).await;

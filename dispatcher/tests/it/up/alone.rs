@@ -8,6 +8,7 @@ use bytes::Bytes;
 use clawlink::blobs::Blobs;
 use clawlink::config::S3Settings;
 use clawlink::objects::{self, Copied, Keys};
+use clawlink::probe::WITHIN;
 use clawlink::up::data_dir::DataDir;
 use clawlink::up::s3::{self, REGION, S3Server};
 use clawlink_shared::secret::Secret;
@@ -66,6 +67,17 @@ fn settings(endpoint: String, bucket: &str, keys: (&str, &str)) -> S3Settings {
 fn of(server: &S3Server) -> Blobs {
     let keys = (server.access_key(), server.secret_key().expose());
     Blobs::new(&settings(server.url(), s3::BUCKET, keys)).unwrap()
+}
+
+#[test]
+fn health_does_not_wait_for_a_server_that_does_not_answer() {
+    // Connections are taken by the system; nobody reads them.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let began = std::time::Instant::now();
+    assert!(!is_healthy(&["--url", &url]));
+    let took = began.elapsed();
+    assert!(took >= WITHIN && took < WITHIN * 3, "{took:?}");
 }
 
 #[tokio::test]

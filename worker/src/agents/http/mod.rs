@@ -31,6 +31,7 @@ use self::record::Reader;
 use super::dialogue::{message_of_cut, tell};
 use super::discovery::{Program, Source};
 use super::{Agent, AgentEnd, AgentEnvironment, AgentJob, stopped};
+use crate::proxy;
 use crate::workspace::git::address::{self, Checked, RefusedAddress};
 
 /// How long the address may take to accept a connection.
@@ -175,13 +176,18 @@ impl Http {
         if let Some(fault) = address::fault(&url, allow_private_hosts) {
             return Err(refuse(fault));
         }
-        let client = Client::builder()
-            .no_proxy()
+        let proxies = &self.environment.proxies;
+        if let Some(why) = proxy::refused(proxies, &url, allow_private_hosts).await {
+            return Err(refuse(why));
+        }
+        let client = proxies
+            .apply(Client::builder())
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("clawlink/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Checked {
                 allow_private_hosts,
+                proxies: proxies.clone(),
             })
             .build()
             .map_err(|error| unreachable(&error))?;

@@ -11,6 +11,8 @@ use clawlink_shared::execution::ErrorCode;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::proxy::Proxies;
+
 /// A host resolved to an address that may not be dialled.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -68,27 +70,37 @@ pub(super) fn same_origin(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin()
 }
 
-/// Resolves names and refuses those with any address that may not be dialled.
+/// Resolves names and refuses those with any address that may not be dialled. Where the
+/// operator's proxies are is the operator's choice.
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) allow_private_hosts: bool,
+    pub(crate) proxies: Proxies,
 }
 
 impl Resolve for Checked {
     fn resolve(&self, name: Name) -> Resolving {
         let allow_private_hosts = self.allow_private_hosts;
+        let is_proxy = self.proxies.is_one(name.as_str());
         Box::pin(async move {
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            match found
-                .iter()
-                .find(|address| !may_dial(address.ip(), allow_private_hosts))
-            {
-                Some(refused) => Err(RefusedAddress(refused.ip()).into()),
+            let addresses = found.iter().map(SocketAddr::ip);
+            match refused(addresses, allow_private_hosts).filter(|_| !is_proxy) {
+                Some(refused) => Err(refused.into()),
                 None => Ok(Box::new(found.into_iter()) as Addrs),
             }
         })
     }
+}
+
+/// The first of a host's addresses that may not be dialled.
+pub(crate) fn refused(
+    mut addresses: impl Iterator<Item = IpAddr>,
+    allow_private_hosts: bool,
+) -> Option<RefusedAddress> {
+    let refused = addresses.find(|address| !may_dial(*address, allow_private_hosts));
+    refused.map(RefusedAddress)
 }
 
 fn may_dial(address: IpAddr, allow_private_hosts: bool) -> bool {

@@ -23,6 +23,7 @@ use super::clone::Cloning;
 use super::dotgit::{Scratch, is_real_dir};
 use super::http::GitAccess;
 use super::stage::Entries;
+use super::submodules::Links;
 use super::{branch, broken, history, lfs, stage};
 use crate::redact::Redactor;
 
@@ -79,7 +80,8 @@ pub fn catch_up(
         return Ok(0);
     };
     cloning.check_size(&scratch.repo, tip)?;
-    if !is_clean(&scratch, here, request.redactor).map_err(failed)? {
+    let is_clean = is_clean(&scratch, here, request.redactor, &Links::new());
+    if !is_clean.map_err(failed)? {
         return Ok(0);
     }
     advance(&scratch, here, tip).map_err(failed)?;
@@ -119,12 +121,18 @@ fn own_commits(
 }
 
 /// Whether the working tree is what the commit holds, without anything that could not be staged.
-fn is_clean(scratch: &Scratch, here: Oid, redactor: &Redactor) -> Result<bool> {
+/// `links` are what its submodules come to beside what the remote knows of them.
+pub(super) fn is_clean(
+    scratch: &Scratch,
+    here: Oid,
+    redactor: &Redactor,
+    links: &Links,
+) -> Result<bool> {
     let refuse = |contents: &[lfs::Content]| {
         let refused = Failure::new(ErrorCode::PushFailed, "it is not committed");
         contents.iter().map(|_| Err(refused.clone())).collect()
     };
-    let staged = stage::stage(scratch, Some(here), redactor, &refuse)?;
+    let staged = stage::stage(scratch, Some(here), redactor, links, &refuse)?;
     let tree = scratch.repo.find_commit(here)?.tree_id();
     Ok(staged.tree == tree && staged.notes.is_empty())
 }

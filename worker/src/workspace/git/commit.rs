@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dotgit::Scratch;
 use super::http::GitAccess;
+use super::submodules::Submodules;
 use super::{branch, history, lfs, stage};
 use crate::redact::Redactor;
 
@@ -29,6 +30,8 @@ pub struct CommitRequest<'a> {
     pub author: &'a CommitAuthor,
     /// Keeps files with a secret that it knows from being uploaded to Git LFS.
     pub redactor: &'a Redactor,
+    /// What was pushed of submodules; all others stay as the remote knows them.
+    pub submodules: &'a Submodules,
 }
 
 /// What there is on the branch now.
@@ -81,7 +84,8 @@ fn commit_to(
         .transpose()
         .context("read the last commit")?;
     let parent = parents.first().map(Commit::id);
-    let staged = stage::stage(&scratch, parent, request.redactor, upload)?;
+    let links = &request.submodules.links;
+    let staged = stage::stage(&scratch, parent, request.redactor, links, upload)?;
     let is_clean = match &old_tree {
         Some(tree) => parents.len() == 1 && tree.id() == staged.tree,
         None => repo

@@ -1,7 +1,7 @@
 //! Requests to a git host.
 //!
 //! A token goes only to the scheme, host and port of the repository it was given for, also
-//! across redirects. Proxies of the environment are not used. Every wait is bounded, and a
+//! across redirects. Only the operator's proxies are used. Every wait is bounded, and a
 //! cancellation token ends each of them at once.
 
 use std::error::Error;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::{self, Checked, RefusedAddress};
 use super::{broken, host_words, stopped};
+use crate::proxy::{self, Proxies};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -62,25 +63,28 @@ pub struct GitAccess {
     url: Url,
     token: Option<Secret>,
     allow_private_hosts: bool,
+    proxies: Proxies,
     client: Client,
     runtime: Handle,
 }
 
 impl GitAccess {
-    /// Checks `url`; must be called within a tokio runtime.
+    /// Checks `url`; must be called within a tokio runtime. Hosts are reached through `proxies`.
     pub fn new(
         url: &str,
         token: Option<Secret>,
         allow_private_hosts: bool,
+        proxies: &Proxies,
     ) -> Result<Self, Failure> {
         let url = address::parse(url, allow_private_hosts)?;
-        let client = Client::builder()
-            .no_proxy()
+        let client = proxies
+            .apply(Client::builder())
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(USER_AGENT)
             .dns_resolver(Checked {
                 allow_private_hosts,
+                proxies: proxies.clone(),
             })
             .build()
             .map_err(|error| broken("prepare the HTTP client", error))?;
@@ -88,6 +92,7 @@ impl GitAccess {
             url,
             token,
             allow_private_hosts,
+            proxies: proxies.clone(),
             client,
             runtime: Handle::current(),
         })
@@ -121,6 +126,21 @@ impl GitAccess {
             )
         })?;
         address::check(&url, self.allow_private_hosts).map(|()| url)
+    }
+
+    /// The right to a submodule's repository: without the token, unless its host is ours.
+    pub(super) fn for_submodule(&self, url: &Url) -> Self {
+        let token = self.token.clone();
+        Self {
+            token: token.filter(|_| address::same_origin(&self.url, url)),
+            url: url.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether requests to the repository carry a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
     }
 
     /// A request without anything in it, for [`send`].
@@ -294,13 +314,16 @@ pub(super) fn send(
     {
         request.headers_mut().insert(AUTHORIZATION, credential);
     }
-    wait(
-        &access.runtime,
-        cancel,
-        timeout,
-        access.client.execute(request),
-    )?
-    .map_err(|error| unreachable_host(url, &error))
+    let (proxies, allow) = (&access.proxies, access.allow_private_hosts);
+    let sent = async {
+        match proxy::refused(proxies, request.url(), allow).await {
+            Some(why) => Err(unusable_host(url, &why)),
+            None => Ok(access.client.execute(request).await),
+        }
+    };
+    let is_proxied = proxies.of(url).is_some();
+    wait(&access.runtime, cancel, timeout, sent)??
+        .map_err(|error| unreachable_host(url, is_proxied, &error))
 }
 
 /// Blocks until `work` is done, `cancel` is cancelled or `timeout` has passed.
@@ -345,16 +368,20 @@ fn redirect(
     Ok(format!("{base}{suffix}"))
 }
 
-fn unreachable_host(url: &Url, error: &reqwest::Error) -> Failure {
+fn unusable_host(url: &Url, why: &str) -> Failure {
     let host = url.host_str().unwrap_or("the git host");
+    Failure::new(
+        ErrorCode::ValidationError,
+        format!("{host} cannot be used: {why}"),
+    )
+}
+
+fn unreachable_host(url: &Url, is_proxied: bool, error: &reqwest::Error) -> Failure {
     let mut source = error.source();
     let mut last = None;
     while let Some(cause) = source {
         if let Some(refused) = cause.downcast_ref::<RefusedAddress>() {
-            return Failure::new(
-                ErrorCode::ValidationError,
-                format!("{host} cannot be used: {refused}"),
-            );
+            return unusable_host(url, &refused.to_string());
         }
         last = Some(cause);
         source = cause.source();
@@ -365,7 +392,13 @@ fn unreachable_host(url: &Url, error: &reqwest::Error) -> Failure {
     } else {
         ErrorCode::InternalError
     };
-    Failure::new(code, format!("cannot reach {host}: {why}"))
+    let host = url.host_str().unwrap_or("the git host");
+    let way = if is_proxied {
+        " through the operator's proxy"
+    } else {
+        ""
+    };
+    Failure::new(code, format!("cannot reach {host}{way}: {why}"))
 }
 
 fn refusal(status: StatusCode, words: &str, with_token: bool) -> Failure {
@@ -381,6 +414,10 @@ fn refusal(status: StatusCode, words: &str, with_token: bool) -> Failure {
         404 | 410 => (
             ErrorCode::RepoNotFound,
             "the git host does not know the repository, or the token may not see it",
+        ),
+        407 => (
+            ErrorCode::InternalError,
+            "the worker's proxy wants credentials, which its operator sets in HTTP_PROXY",
         ),
         _ => (ErrorCode::InternalError, "the git host failed"),
     };

@@ -36,6 +36,7 @@ pub use clone::{CloneRequest, Cloned, clone};
 pub use commit::{CommitOutcome, CommitRequest, commit_all};
 pub use http::GitAccess;
 pub use push::{PushRequest, Pushed, push};
+pub use submodules::{Submodules, SubmodulesRequest, deliver_submodules, may_have_submodules};
 
 /// What a long transfer has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]

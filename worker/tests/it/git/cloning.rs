@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use clawlink_fixtures::git_host::GitHost;
 use clawlink_shared::execution::ErrorCode;
+use clawlink_worker::proxy::Proxies;
 use clawlink_worker::workspace::git::{self, GitAccess, is_public};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -292,7 +293,7 @@ async fn addresses_that_are_not_public_https_are_refused() {
         "https://[fe80::1]/a.git",
         "https://[64:ff9b::a00:1]/a.git",
     ] {
-        let failure = GitAccess::new(url, None, false).unwrap_err();
+        let failure = GitAccess::new(url, None, false, &Proxies::default()).unwrap_err();
         assert_eq!(failure.code, ErrorCode::ValidationError, "{url}");
         assert!(!failure.message.contains("secret"), "{}", failure.message);
     }
@@ -301,9 +302,12 @@ async fn addresses_that_are_not_public_https_are_refused() {
         "http://0.0.0.0/a",
         "file:///etc",
     ] {
-        assert!(GitAccess::new(url, None, true).is_err(), "{url}");
+        assert!(
+            GitAccess::new(url, None, true, &Proxies::default()).is_err(),
+            "{url}"
+        );
     }
-    assert!(GitAccess::new("https://github.com/a/b", None, false).is_ok());
+    assert!(GitAccess::new("https://github.com/a/b", None, false, &Proxies::default()).is_ok());
     assert!(is_public("140.82.121.4".parse().unwrap()));
     assert!(is_public("2606:50c0:8000::153".parse().unwrap()));
 }
@@ -311,7 +315,13 @@ async fn addresses_that_are_not_public_https_are_refused() {
 #[tokio::test]
 async fn a_name_that_resolves_to_a_private_address_is_refused() {
     let mut bench = Bench::new(&[("a", "1")]).await;
-    bench.access = GitAccess::new("https://localhost/app.git", None, false).unwrap();
+    bench.access = GitAccess::new(
+        "https://localhost/app.git",
+        None,
+        false,
+        &Proxies::default(),
+    )
+    .unwrap();
     let failure = bench.clone().await.unwrap_err();
     assert_eq!(
         failure.code,

@@ -82,7 +82,7 @@ async fn a_branch_that_the_host_has_is_gone_on_with() {
     assert_eq!(history[1..], ["By somebody else", "First commit"]);
 }
 
-async fn deliver_from(
+pub(super) async fn deliver_from(
     bench: &Bench,
     lease: Result<(), Failure>,
 ) -> (Delivered, Vec<serde_json::Value>) {
@@ -91,6 +91,7 @@ async fn deliver_from(
         work: bench.work(),
         tmp: bench.dir.path().join("scratch"),
         branch: BRANCH.to_owned(),
+        base: None,
         prompt: format!("\n  Add a greeting {}\nand more", "very ".repeat(40)),
         author: author(),
         execution: Uuid::nil(),
@@ -98,7 +99,10 @@ async fn deliver_from(
         redactor: Redactor::new([&Secret::new(bench.host.token())]),
     };
     let cancel = CancellationToken::new();
-    let delivered = deliver(bench.access.clone(), what, &sink, &cancel, async || lease).await;
+    let delivered = deliver(bench.access.clone(), what, &sink, &cancel, async || {
+        lease.clone()
+    })
+    .await;
     (delivered, seen(&mut drafts))
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 
 use clawlink_fixtures::git_host::{GitHost, pointer};
+use clawlink_worker::proxy::Proxies;
 use clawlink_worker::workspace::git::{self, GitAccess};
 
 use super::{BRANCH, Bench};
@@ -338,7 +339,7 @@ async fn links_are_left_alone() {
 async fn without_a_token_a_public_repository_is_filled() {
     let mut bench = bench().await;
     bench.host.make_public();
-    bench.access = GitAccess::new(&bench.repository.url, None, true).unwrap();
+    bench.access = GitAccess::new(&bench.repository.url, None, true, &Proxies::default()).unwrap();
     bench.start().await;
     assert_eq!(read(&bench, "a.bin"), "content of a");
     bench.write("a.bin", "changed");

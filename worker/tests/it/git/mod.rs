@@ -15,9 +15,11 @@ use clawlink_fixtures::git_host::GitHost;
 use clawlink_shared::control::{CommitAuthor, Failure};
 use clawlink_shared::execution::Repository;
 use clawlink_shared::secret::Secret;
+use clawlink_worker::proxy::Proxies;
 use clawlink_worker::redact::Redactor;
 use clawlink_worker::workspace::git::{
     self, CloneRequest, Cloned, CommitOutcome, CommitRequest, GitAccess, PushRequest, Pushed,
+    Submodules,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -114,6 +116,7 @@ impl Bench {
                 message,
                 author: &author(),
                 redactor: &redactor,
+                submodules: &Submodules::default(),
             };
             git::commit_all(&access, commit, &CancellationToken::new(), || {})
         })
@@ -177,7 +180,7 @@ impl Bench {
 }
 
 fn access(url: &str, token: Option<&str>) -> GitAccess {
-    GitAccess::new(url, token.map(Secret::new), true).unwrap()
+    GitAccess::new(url, token.map(Secret::new), true, &Proxies::default()).unwrap()
 }
 
 fn author() -> CommitAuthor {

@@ -7,6 +7,7 @@
 mod pointers;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,6 +19,7 @@ use git2::{Index, IndexEntry, IndexTime, ObjectType, Oid, Repository};
 
 use self::pointers::Waiting;
 use super::dotgit::Scratch;
+use super::submodules::Links;
 use super::{lfs, list, tree};
 use crate::redact::Redactor;
 
@@ -43,24 +45,21 @@ pub(super) struct Staged {
 }
 
 /// Writes the working tree into the scratch repository; `parent` is the commit that it will
-/// follow. Content with a secret that `redactor` knows is not uploaded.
+/// follow. Content with a secret that `redactor` knows is not uploaded. Submodules become what
+/// `links` says; others stay as the remote knows them, for nobody else may have what an agent
+/// made of them.
 pub(super) fn stage(
     scratch: &Scratch,
     parent: Option<Oid>,
     redactor: &Redactor,
+    links: &Links,
     upload: Upload<'_>,
 ) -> Result<Staged> {
     let before = parent
         .map(|commit| entries_of(&scratch.repo, commit))
         .transpose()?
         .unwrap_or_default();
-    let tracked = match scratch.index_of_agent()? {
-        Some(index) => index
-            .iter()
-            .map(|entry| (entry.path, (entry.id, entry.mode)))
-            .collect(),
-        None => before.clone(),
-    };
+    let tracked = tracked(scratch, &before)?;
     let mut index = scratch.repo.index().context("open the index")?;
     index.clear().context("clear the index")?;
     let mut staging = Staging {
@@ -69,6 +68,7 @@ pub(super) fn stage(
         tracked,
         index,
         redactor,
+        links,
         has_attributes: false,
         at_remote: pointers::trees_at_remote(scratch)?,
         waiting: Vec::new(),
@@ -84,6 +84,48 @@ pub(super) fn stage(
         .map(|(why, paths)| note(why, paths))
         .collect();
     Ok(Staged { tree, notes })
+}
+
+/// What the agent has in its index, or what the last commit has.
+fn tracked(scratch: &Scratch, before: &Entries) -> Result<Entries> {
+    let index = scratch.index_of_agent()?;
+    Ok(match index {
+        Some(index) => index
+            .iter()
+            .map(|entry| (entry.path, (entry.id, entry.mode)))
+            .collect(),
+        None => before.clone(),
+    })
+}
+
+/// The submodules of a working tree, each with the link to it that the remote knows.
+pub(super) fn submodules(scratch: &Scratch) -> Result<Vec<(Vec<u8>, Option<Oid>)>> {
+    let head = scratch.head()?;
+    let before = head.map(|commit| entries_of(&scratch.repo, commit));
+    let before = before.transpose()?.unwrap_or_default();
+    let at_remote = pointers::trees_at_remote(scratch)?;
+    let tracked = tracked(scratch, &before)?.into_iter();
+    let links = tracked.filter(|(_, (_, mode))| *mode == SUBMODULE);
+    Ok(links
+        .map(|(path, _)| {
+            let known = known_link(scratch, &at_remote, &before, &path);
+            (path, known)
+        })
+        .collect())
+}
+
+/// The link at `path` that the remote knows: the last commit's if it has that one on some branch,
+/// else its newest.
+fn known_link(scratch: &Scratch, at_remote: &[Oid], before: &Entries, path: &[u8]) -> Option<Oid> {
+    let at = Path::new(OsStr::from_bytes(path));
+    let link = |tree: &Oid| {
+        let entry = scratch.repo.find_tree(*tree).ok()?.get_path(at).ok()?;
+        (entry.kind() == Some(ObjectType::Commit)).then(|| entry.id())
+    };
+    let known: Vec<Oid> = at_remote.iter().filter_map(link).collect();
+    let last = before.get(path).map(|(id, _)| *id);
+    last.filter(|last| known.contains(last))
+        .or(known.first().copied())
 }
 
 /// Paths of a tree with what they hold.
@@ -109,6 +151,7 @@ struct Staging<'a> {
     tracked: Entries,
     index: Index,
     redactor: &'a Redactor,
+    links: &'a Links,
     has_attributes: bool,
     /// Root trees of the remote's branches.
     at_remote: Vec<Oid>,
@@ -154,13 +197,22 @@ impl Staging<'_> {
         Ok(())
     }
 
-    /// Whether to descend; a submodule stays the link that it was.
+    /// Whether to descend; a submodule is a link.
     fn enters(&mut self, path: &Path) -> Result<bool> {
         let bytes = path.as_os_str().as_bytes();
-        if let Some((id, SUBMODULE)) = self.tracked.get(bytes).copied() {
-            self.index
-                .add(&entry_of(bytes, id, SUBMODULE, None))
-                .context("keep a submodule's link")?;
+        if let Some((_, SUBMODULE)) = self.tracked.get(bytes) {
+            let pushed = self.links.get(bytes).copied();
+            let known = || known_link(self.scratch, &self.at_remote, &self.before, bytes);
+            match pushed.or_else(known) {
+                Some(id) => self
+                    .index
+                    .add(&entry_of(bytes, id, SUBMODULE, None))
+                    .context("keep a submodule's link")?,
+                None => self.name(
+                    "a new submodule, whose commit nobody else is known to have",
+                    path,
+                ),
+            }
             return Ok(false);
         }
         Ok(self.holds_tracked(bytes) || !self.is_ignored(&path.join(""))?)

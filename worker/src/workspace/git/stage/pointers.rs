@@ -27,15 +27,18 @@ pub(super) struct Waiting {
     found: Metadata,
 }
 
-/// Root trees of the branches that the remote is known to have.
+/// Root trees of the branches that the remote is known to have, the newest first.
 pub(super) fn trees_at_remote(scratch: &Scratch) -> Result<Vec<Oid>> {
-    let known = scratch.known_to_remote()?;
-    let tree = |commit: Oid| Some(scratch.repo.find_commit(commit).ok()?.tree_id());
-    Ok(known
-        .into_iter()
-        .filter_map(tree)
-        .take(MAX_REMOTE_TREES)
-        .collect())
+    let known = scratch.known_to_remote()?.into_iter();
+    let mut found: Vec<(i64, Oid)> = known
+        .filter_map(|commit| {
+            let commit = scratch.repo.find_commit(commit).ok()?;
+            Some((commit.time().seconds(), commit.tree_id()))
+        })
+        .collect();
+    found.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    let trees = found.into_iter().map(|(_, tree)| tree);
+    Ok(trees.take(MAX_REMOTE_TREES).collect())
 }
 
 impl Staging<'_> {

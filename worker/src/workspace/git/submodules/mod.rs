@@ -1,8 +1,10 @@
-//! Submodules of a fresh clone.
+//! Submodules: of a fresh clone here, what an agent did in them in `deliver`.
 //!
 //! `.gitmodules` is hostile: a submodule's place is where the tree has its link, never what a
 //! name says; its URL passes the same checks as the repository's own; only the same host
 //! gets the token. A submodule that cannot be had is a note, not a failure.
+
+mod deliver;
 
 use std::path::Path;
 
@@ -13,6 +15,9 @@ use reqwest::Url;
 
 use super::clone::{Cloning, init};
 use super::{Progress, branch, tree};
+
+pub(super) use deliver::Links;
+pub use deliver::{Submodules, SubmodulesRequest, deliver_submodules, may_have_submodules};
 
 /// Most submodules of one clone, nested ones included.
 const MAX_SUBMODULES: usize = 64;
@@ -79,32 +84,37 @@ fn is_fatal(failure: &Failure) -> bool {
 
 /// The links of a commit's tree: where, to which commit, and the URL that `.gitmodules` gives.
 fn links(work: &Path, tip: Oid) -> Vec<(String, Oid, Option<String>)> {
-    let read = || -> Result<Vec<_>, git2::Error> {
-        let repo = Repository::open(work)?;
-        let tree = repo.find_commit(tip)?.tree()?;
-        let text = match tree.get_name(".gitmodules") {
-            Some(entry) if entry.filemode() & 0o170_000 == 0o100_000 => {
-                repo.find_blob(entry.id())?.content().to_vec()
-            }
-            _ => Vec::new(),
-        };
-        let urls = match text.len() {
-            0..=MAX_GITMODULES => parse(&String::from_utf8_lossy(&text)),
-            _ => Vec::new(),
-        };
-        let mut found = Vec::new();
-        tree::walk(&repo, tip, |path, entry| {
-            if entry.kind() == Some(ObjectType::Commit) {
-                let path = String::from_utf8_lossy(path).into_owned();
-                let url = urls.iter().find(|(place, _)| *place == path);
-                let url = url.map(|(_, url)| url.clone());
-                found.push((path, entry.id(), url));
-            }
-            Ok(())
-        })?;
-        Ok(found)
-    };
+    let read = || links_of(&Repository::open(work)?, tip);
     read().unwrap_or_default()
+}
+
+/// The same in a repository that is open.
+fn links_of(
+    repo: &Repository,
+    tip: Oid,
+) -> Result<Vec<(String, Oid, Option<String>)>, git2::Error> {
+    let tree = repo.find_commit(tip)?.tree()?;
+    let text = match tree.get_name(".gitmodules") {
+        Some(entry) if entry.filemode() & 0o170_000 == 0o100_000 => {
+            repo.find_blob(entry.id())?.content().to_vec()
+        }
+        _ => Vec::new(),
+    };
+    let urls = match text.len() {
+        0..=MAX_GITMODULES => parse(&String::from_utf8_lossy(&text)),
+        _ => Vec::new(),
+    };
+    let mut found = Vec::new();
+    tree::walk(repo, tip, |path, entry| {
+        if entry.kind() == Some(ObjectType::Commit) {
+            let path = String::from_utf8_lossy(path).into_owned();
+            let url = urls.iter().find(|(place, _)| *place == path);
+            let url = url.map(|(_, url)| url.clone());
+            found.push((path, entry.id(), url));
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// `(path, url)` of each section; whatever is not understood is skipped.
