@@ -6,10 +6,11 @@
 //! memory ends. What grants nothing is never remembered.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clawlink_shared::id::{ApiKeyId, UserId, WorkspaceId};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
@@ -23,6 +24,8 @@ use crate::bus::RightsOf;
 const REMEMBERED: Duration = Duration::from_secs(5);
 /// Answers remembered at one time; when it is full, all are forgotten.
 const MAX_REMEMBERED: usize = 20_000;
+/// Changes of rights that a stream may be behind; beyond it, it asks anew.
+const BACKLOG: usize = 256;
 
 /// What was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,8 +42,21 @@ enum Answer {
 }
 
 /// Answers of the last seconds.
-#[derive(Debug, Default)]
-pub struct Memory(Mutex<Remembered>);
+#[derive(Debug)]
+pub struct Memory {
+    remembered: Mutex<Remembered>,
+    /// Told of what was forgotten, once it is.
+    told: broadcast::Sender<RightsOf>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            remembered: Mutex::default(),
+            told: broadcast::Sender::new(BACKLOG),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Remembered {
@@ -52,7 +68,7 @@ struct Remembered {
 impl Memory {
     /// The answer, or how much was forgotten before the database is asked.
     fn recall(&self, question: &Question) -> Result<Answer, u64> {
-        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = self.lock();
         match memory.answers.get(question) {
             Some((at, answer)) if at.elapsed() < REMEMBERED => Ok(answer.clone()),
             _ => Err(memory.forgotten),
@@ -60,7 +76,7 @@ impl Memory {
     }
 
     fn remember(&self, question: Question, answer: Answer, forgotten: u64) {
-        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.lock();
         if memory.forgotten != forgotten {
             return;
         }
@@ -71,11 +87,24 @@ impl Memory {
     }
 
     fn forget(&self, of: RightsOf) {
-        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.lock();
         memory.forgotten += 1;
         memory
             .answers
             .retain(|question, (_, answer)| !concerns(of, question, answer));
+        drop(memory);
+        // Nobody may be listening.
+        let _ = self.told.send(of);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        let memory = self.remembered.lock();
+        memory.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows what is forgotten here: who asks then gets a new answer.
+    pub(super) fn follow(&self) -> broadcast::Receiver<RightsOf> {
+        self.told.subscribe()
     }
 }
 
@@ -102,7 +131,7 @@ pub fn forget(app: &App, of: RightsOf) {
 }
 
 /// Policies narrow rights and are forgotten with those of their workspace.
-pub(super) fn forget_here(app: &App, of: RightsOf) {
+fn forget_here(app: &App, of: RightsOf) {
     app.rights.forget(of);
     match of {
         RightsOf::Workspace(workspace) => app.policies.forget(Some(workspace)),
@@ -221,7 +250,12 @@ mod tests {
             let question = Question::SignIn(user, Uuid::new_v4(), None);
             memory.remember(question, answer(), 0);
         }
-        let held = memory.0.lock().expect("not poisoned").answers.len();
+        let held = memory
+            .remembered
+            .lock()
+            .expect("not poisoned")
+            .answers
+            .len();
         assert!(held <= MAX_REMEMBERED);
     }
 }

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::Response;
 use futures::StreamExt;
+use rand::RngExt;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -21,6 +22,9 @@ use crate::workspaces::role::{Permission, Role};
 
 /// How long a change of rights may go unseen that no hint told of.
 const RECHECK: Duration = Duration::from_secs(300);
+
+/// Streams that one change concerns ask within this time, not at one moment.
+const SPREAD: Duration = Duration::from_secs(1);
 
 /// Who reads, and by what right.
 pub(super) struct Reader {
@@ -58,7 +62,7 @@ pub(super) fn watch(app: &App, reader: Reader, response: Response) -> Response {
 
 /// Returns when the reader may not read any more.
 async fn lost(app: App, reader: Reader) {
-    let mut hints = app.bus.follow_rights();
+    let mut hints = app.rights.follow();
     let mut recheck = tokio::time::interval_at(Instant::now() + RECHECK, RECHECK);
     loop {
         // What cannot be asked now is asked the next time.
@@ -68,13 +72,12 @@ async fn lost(app: App, reader: Reader) {
         loop {
             tokio::select! {
                 hint = hints.recv() => match hint {
-                    Ok(of) if reader.is_meant(of) => {
-                        // This replica's memory may not have heard of it yet.
-                        rights::forget_here(&app, of);
+                    Ok(of) if !reader.is_meant(of) => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => {
+                        // The first of many who read by the same right asks for all of them.
+                        tokio::time::sleep(SPREAD.mul_f64(rand::rng().random())).await;
                         break;
                     }
-                    Ok(_) => {}
-                    Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => return,
                 },
                 _ = recheck.tick() => break,
