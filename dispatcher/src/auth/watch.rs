@@ -75,7 +75,8 @@ async fn lost(app: App, reader: Reader) {
                     Ok(of) if !reader.is_meant(of) => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => {
                         // The first of many who read by the same right asks for all of them.
-                        tokio::time::sleep(SPREAD.mul_f64(rand::rng().random())).await;
+                        let wait = SPREAD.mul_f64(rand::rng().random());
+                        tokio::time::sleep(wait).await;
                         break;
                     }
                     Err(RecvError::Closed) => return,

@@ -2,7 +2,7 @@
 //!
 //! Locks are taken in one order: the workspace's hierarchy, the project, the task, the feed.
 
-use clawlink_shared::id::{ProjectId, TaskId, WorkspaceId};
+use clawlink_shared::id::{ProjectId, TaskId, UserId, WorkspaceId};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::error::{ApiError, ApiResult};
-use crate::{feed, projects};
+use crate::{feed, projects, workspaces};
 
 /// Makes a task.
 pub(super) async fn create(
@@ -35,6 +35,7 @@ pub(super) async fn create(
         store::relations::lock(db, workspace).await?;
         relations::check_parent(db, workspace, None, parent).await?;
     }
+    check_assignee(db, workspace, fields.assignee).await?;
     let prefix = projects::lock(db, workspace, project).await?;
     let prefix = prefix.ok_or_else(projects::no_such_project)?;
     let (position, is_spread) = place::find(db, workspace, project, None, place).await?;
@@ -67,10 +68,15 @@ pub(super) async fn change(
         }
     }
     let seen = store::find(db, workspace, id).await?;
-    let project = ProjectId(seen.ok_or_else(no_such_task)?.project_id);
+    let seen = seen.ok_or_else(no_such_task)?;
+    let project = ProjectId(seen.project_id);
     if edit.project.is_some_and(|other| other != project) {
         return Err(ApiError::invalid("projectId: a task stays in its project"));
     }
+    // Who sends back what was read changes nothing.
+    let assignee = edit.assignee.flatten();
+    let assignee = assignee.filter(|user| seen.assignee_id != Some(user.0));
+    check_assignee(db, workspace, assignee).await?;
     let mut position = None;
     let mut is_spread = false;
     if edit.place.is_some_and(|place| !place.is_beside(id)) {
@@ -209,11 +215,22 @@ async fn tell_ancestors(
     Ok(())
 }
 
+const NO_MEMBER: &str = "assigneeId: must be a member of this workspace";
+
+/// Refuses who was a member once: the constraint knows only whether somebody ever was.
+async fn check_assignee(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    assignee: Option<UserId>,
+) -> ApiResult<()> {
+    match assignee {
+        Some(user) if !workspaces::is_member(db, workspace, user).await? => {
+            Err(ApiError::conflict("no_such_member", NO_MEMBER))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn no_such_assignee(error: sqlx::Error) -> ApiError {
-    ApiError::on_constraint(
-        error,
-        "tasks_assignee",
-        "no_such_member",
-        "assigneeId: must be a member of this workspace",
-    )
+    ApiError::on_constraint(error, "tasks_assignee", "no_such_member", NO_MEMBER)
 }

@@ -99,7 +99,7 @@ pub(super) struct Edit {
     priority: Option<Priority>,
     labels: Option<Vec<String>>,
     assigned_agent_type: Patched<String>,
-    assignee: Patched<UserId>,
+    pub(super) assignee: Patched<UserId>,
     persona: Patched<String>,
     start_date: Patched<OffsetDateTime>,
     due_date: Patched<OffsetDateTime>,

@@ -14,7 +14,7 @@ mod slug;
 mod store;
 mod suspend;
 
-use clawlink_shared::id::WorkspaceId;
+use clawlink_shared::id::{UserId, WorkspaceId};
 use sqlx::PgConnection;
 
 use crate::app::App;
@@ -69,6 +69,16 @@ pub(crate) async fn lock_active(db: &mut PgConnection, workspace: WorkspaceId) -
         )),
         None => Err(not_found()),
     }
+}
+
+/// Whether a person is a member now.
+pub(crate) async fn is_member(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    user: UserId,
+) -> anyhow::Result<bool> {
+    let role = store::members::role_of(db, workspace, user).await?;
+    Ok(role.is_some())
 }
 
 /// A name that people may give to something: trimmed, not empty, one line. 400 otherwise.

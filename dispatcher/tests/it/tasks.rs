@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use clawlink::auth::principal::KeyRole;
+use clawlink::auth::principal::{KeyRole, MemberRole};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -347,4 +347,25 @@ async fn nobody_is_given_the_task_of_another() {
     ids.sort_by_key(Value::to_string);
     assert_eq!(ids, ["1", "2"]);
     assert_eq!(next("").await, json!({"task": null}));
+}
+
+#[tokio::test]
+async fn who_was_a_member_once_is_given_nothing_new() {
+    let test = TestApp::start().await;
+    task(&test, json!({})).await;
+    let guest = test.member("default", MemberRole::Viewer).await;
+    let body = json!({"assigneeId": guest.person.user});
+    patch(&test, "/api/tasks/1", body.clone()).await;
+    sqlx::query("update members set removed_at = now()")
+        .execute(test.db())
+        .await
+        .unwrap();
+    // What stands there may be sent back.
+    patch(&test, "/api/tasks/1", body.clone()).await;
+    patch(&test, "/api/tasks/1", json!({"assigneeId": null})).await;
+    let request = test.as_(test.key.expose(), Method::PATCH, "/api/tasks/1");
+    let (status, problem) = refusal(request.json(&body)).await;
+    assert_eq!((status, &problem["error"]), (409, &json!("no_such_member")));
+    let new = json!({"projectId": 1, "title": "x", "assigneeId": guest.person.user});
+    assert_eq!(refusal(test.post("/api/tasks").json(&new)).await.0, 409);
 }
