@@ -212,7 +212,7 @@ async fn an_invited_address_that_a_provider_verified_is_a_member() {
         .iter()
         .map(|tenant| tenant["slug"].as_str().unwrap())
         .collect();
-    assert_eq!(slugs, ["default", "team"]);
+    assert_eq!(slugs, ["team"]);
 }
 
 #[tokio::test]
