@@ -9,6 +9,7 @@ use clawlink_shared::id::ExecutionId;
 use clawlink_shared::secret::Secret;
 use clawlink_worker::client::{Client, Held};
 use clawlink_worker::lease::Lease;
+use clawlink_worker::proxy::Proxies;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ async fn what_takes_longer_than_the_outage_grace_is_no_outage() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let client = Client::new(&[url], Secret::new("pool-token")).unwrap();
+    let client = Client::new(&[url], Secret::new("pool-token"), &Proxies::default()).unwrap();
     let lease = Lease::new(Instant::now(), 60_000, GRACE);
     let token = Secret::new("lease-token");
     let held = Held::new(Arc::new(client), ExecutionId(7), token, lease);
