@@ -37,7 +37,7 @@ enum Command {
     /// are configured are used as they are; the others are started and kept private.
     Up {
         #[command(flatten)]
-        up: UpSettings,
+        up: Box<UpSettings>,
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]

@@ -14,6 +14,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use crate::wait::slow_work;
+
 /// Shorter than the storage takes here to join the parts.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -23,7 +25,7 @@ const JOINING: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn what_takes_longer_than_the_outage_grace_is_no_outage() {
     let router = Router::new().fallback(async || {
-        tokio::time::sleep(JOINING).await;
+        slow_work(JOINING).await;
         Json(json!({}))
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::agent_job::{Ended, Run, Session};
+use crate::wait::slow_work;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -123,7 +124,7 @@ async fn answer(State(seen): State<Arc<Mutex<Seen>>>, request: Request) -> Respo
             let body = async_stream::stream! {
                 for _ in 0..KEPT_ALIVE {
                     yield Ok::<_, Infallible>(Bytes::from_static(b": still here\n\n"));
-                    tokio::time::sleep(KEEP_ALIVE).await;
+                    slow_work(KEEP_ALIVE).await;
                 }
                 yield Ok(Bytes::from(format!("data: {COMPLETED}\n\n")));
             };

@@ -16,3 +16,8 @@ pub(crate) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
         tokio::time::sleep(LOOK).await;
     }
 }
+
+/// What a double's work takes that is slow on purpose; no test waits this way for something.
+pub(crate) async fn slow_work(time: Duration) {
+    tokio::time::sleep(time).await;
+}
