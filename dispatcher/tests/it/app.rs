@@ -6,6 +6,7 @@
 //! real condition until it holds, up to a bound.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::FromArgMatches;
@@ -127,13 +128,19 @@ impl TestApp {
 
     /// Another replica as a process of its own, which can be killed.
     pub(crate) async fn dispatcher_process(&self) -> DispatcherProcess {
+        let program = Path::new(env!("CARGO_BIN_EXE_clawlink"));
+        self.dispatcher_process_of(program).await
+    }
+
+    /// The same of another build.
+    pub(crate) async fn dispatcher_process_of(&self, program: &Path) -> DispatcherProcess {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap().to_string();
         drop(free);
         let (settings, s3) = (&self.settings, &self.settings.s3);
         let text = |secret: &Option<Secret>| secret.as_ref().unwrap().expose().to_owned();
         let seconds = |duration: Duration| duration.as_secs_f64().to_string();
-        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_clawlink"))
+        let child = tokio::process::Command::new(program)
             .args(["serve", "--listen", &address])
             .env("DATABASE_URL", text(&settings.database_url))
             .env_remove("DATABASE_MIGRATION_URL")

@@ -44,6 +44,7 @@ mod queue;
 mod races;
 mod reconcile;
 mod request;
+mod rolling;
 mod runtime;
 mod schemathesis;
 mod secrets;

@@ -32,9 +32,14 @@ pub(crate) struct Held {
 impl Worker {
     /// A worker that speaks to one dispatcher.
     pub(crate) fn new(dispatcher: &Dispatcher) -> Self {
+        Self::at(&dispatcher.url)
+    }
+
+    /// The same by the dispatcher's address.
+    pub(crate) fn at(url: &str) -> Self {
         Self {
             http: reqwest::Client::new(),
-            url: dispatcher.url.clone(),
+            url: url.to_owned(),
             id: format!("test-{}", &Uuid::new_v4().simple().to_string()[..8]),
         }
     }
@@ -100,8 +105,13 @@ impl Held {
 
     /// The same lease at another dispatcher.
     pub(crate) fn at(&self, dispatcher: &Dispatcher) -> Self {
+        self.at_url(&dispatcher.url)
+    }
+
+    /// The same by the dispatcher's address.
+    pub(crate) fn at_url(&self, url: &str) -> Self {
         let mut moved = self.clone();
-        moved.worker.url = dispatcher.url.clone();
+        moved.worker.url = url.to_owned();
         moved
     }
 

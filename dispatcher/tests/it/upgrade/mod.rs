@@ -3,10 +3,11 @@
 //!
 //! The schema is taken to the last migration of each earlier release, every table of it gets
 //! rows, the missing migrations follow, and this release serves what is there. An earlier binary
-//! is not run: of each the SQL is kept that it sends, and every statement must still be taken by
-//! Postgres on the new schema, with the same columns and types; and no column that it leaves out
-//! may be demanded. What that does not show is a rule that a migration puts on values that an
-//! earlier release writes: a check or trigger that is new must be argued where it is made.
+//! runs in [`rolling`](super::rolling), where it can be built. Here of each the SQL is kept that it
+//! sends, and every statement must still be taken by Postgres on the new schema, with the same
+//! columns and types; and no column that it leaves out may be demanded. What that does not show
+//! is a rule that a migration puts on values that an earlier release writes: a check or trigger
+//! that is new must be argued where it is made.
 
 use std::collections::BTreeMap;
 
