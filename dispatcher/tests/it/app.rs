@@ -147,9 +147,10 @@ impl TestApp {
             .env("REDIS_URL", text(&settings.redis_url))
             .env("CLAWLINK_REDIS_PREFIX", &settings.redis_prefix)
             .env("S3_ENDPOINT", s3.s3_endpoint.as_ref().unwrap())
-            .env(
-                "S3_PUBLIC_ENDPOINT",
-                s3.s3_public_endpoint.as_ref().unwrap(),
+            .envs(
+                s3.s3_public_endpoint
+                    .iter()
+                    .map(|url| ("S3_PUBLIC_ENDPOINT", url)),
             )
             .env("S3_BUCKET", &s3.s3_bucket)
             .env("S3_REGION", &s3.s3_region)
