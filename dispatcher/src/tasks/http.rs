@@ -163,7 +163,7 @@ pub(super) struct NextBody {
 
 /// The task that was taken.
 #[derive(Serialize, ToSchema)]
-#[schema(as = TakenTask)]
+#[schema(as = TakenTaskOrNone)]
 pub(super) struct Taken {
     task: Option<TakenTask>,
 }

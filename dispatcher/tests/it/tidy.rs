@@ -1,5 +1,6 @@
 //! Conventions that a machine can check; the words for them stand in CONTRIBUTING.md.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -221,6 +222,37 @@ fn every_source_file_is_linked() {
         }
     }
     complain("no `mod` line names these files", &faults);
+}
+
+/// Two types of one name are one schema of the OpenAPI document: of one of them it is untrue.
+#[test]
+fn schemas_have_names_of_their_own() {
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        for derived in text.split("ToSchema").skip(1) {
+            let Some((attributes, item)) = derived.split_once("struct ") else {
+                continue;
+            };
+            // The derive of something else, such as an enum, or an import.
+            if !derived.starts_with([')', ',']) || attributes.contains("enum ") {
+                continue;
+            }
+            let word = |text: &str| {
+                let name = text.chars().take_while(|c| c.is_alphanumeric());
+                name.collect::<String>()
+            };
+            let name = match attributes.split_once("(as = ") {
+                Some((_, name)) => word(name),
+                None => word(item),
+            };
+            if let Some(other) = names.insert(name.clone(), path.clone()) {
+                faults.push(format!("{path} and {other} both have `{name}`"));
+            }
+        }
+    }
+    assert!(names.len() > 50, "{} are found", names.len());
+    complain("name one otherwise by `#[schema(as = …)]`", &faults);
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(super) struct Back {
 
 /// Providers.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProviderList)]
 pub(super) struct List {
     providers: Vec<Item>,
 }

@@ -101,6 +101,7 @@ impl ListQuery {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = TenantList)]
 pub(super) struct List {
     tenants: Vec<Tenant>,
     #[serde(skip_serializing_if = "Option::is_none")]
