@@ -16,7 +16,7 @@ const API_KEY: &str = "sk-proj-canary/in+the&coal=mine%25?";
 const AFTERLIFE: Duration = Duration::from_secs(2);
 
 /// A request for codex; without a repository there is nothing to commit.
-fn ask(prompt: &str) -> Value {
+pub(super) fn ask(prompt: &str) -> Value {
     json!({
         "codingAssistantProvider": "codex",
         "codingAssistantAuthentication": "sk-proj-test-credential",

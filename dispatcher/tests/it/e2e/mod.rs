@@ -6,6 +6,7 @@ mod approvals;
 mod budget;
 mod cancel;
 mod codex;
+mod codex_limits;
 mod codex_people;
 mod crash;
 mod defined;
