@@ -450,3 +450,36 @@ async fn what_blocks_keeps_the_blocked_from_being_taken() {
     patch(&test, "/api/tasks/1", json!({"status": "done"})).await;
     assert_eq!(next().await, "2");
 }
+
+/// Tasks without the word, newer than all that have it: more than are looked through in order.
+const NEWER: i32 = 5500;
+
+#[tokio::test]
+async fn words_of_old_tasks_alone_are_found_page_by_page() {
+    let test = TestApp::start().await;
+    let made = task(&test, json!({})).await;
+    let workspace = made["tenantId"].as_i64().unwrap();
+    sqlx::query(
+        "insert into tasks (workspace_id, project_id, key, title, position, created_by)
+         select $1, $2, 'OLD-' || n, case when n <= $3 then 'ancient ' else 'young ' end || n,
+            lpad(n::text, 8, '0') || 'V', 'key:1'
+         from generate_series(1, 2 * $3) n",
+    )
+    .bind(workspace)
+    .bind(made["projectId"].as_i64().unwrap())
+    .bind(NEWER)
+    .execute(test.db())
+    .await
+    .unwrap();
+    let mut expected = (1..=NEWER).rev().map(|n| format!("ancient {n}"));
+    let mut cursor = String::new();
+    for _ in 0..3 {
+        let path = format!("/api/tasks?q=ancient&limit=50{cursor}");
+        let page: Value = test.get(&path).send().await.unwrap().json().await.unwrap();
+        let titles = page["tasks"].as_array().unwrap().iter();
+        let titles: Vec<&str> = titles.map(|task| task["title"].as_str().unwrap()).collect();
+        let wanted: Vec<String> = expected.by_ref().take(50).collect();
+        assert_eq!(titles, wanted);
+        cursor = format!("&cursor={}", page["nextCursor"].as_str().unwrap());
+    }
+}

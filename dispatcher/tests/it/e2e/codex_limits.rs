@@ -1,8 +1,10 @@
-//! The real `codex` at limits of its model.
+//! The real `codex` at limits: of money, and of its model.
 
 use serde_json::{Value, json};
 
+use super::approvals::{CODEX, WAIT, asking_of};
 use super::codex::ask;
+use super::shaky::{Shaky, last, work_of};
 use super::world::{World, event};
 
 /// The same conversation.
@@ -44,4 +46,38 @@ async fn a_limit_of_its_model_that_lasts_ends_the_run_and_keeps_the_session() {
         last.contains("say something") && last.contains("and now?"),
         "{last}"
     );
+}
+
+/// Codex says what an answer consumed when the tools that it called have returned, so the stop
+/// comes in the middle of the next answer.
+#[tokio::test]
+async fn a_session_without_money_of_its_own_stops_codex_and_a_raise_lets_it_go_on() {
+    let world = Shaky::start().await;
+    let worker = world.worker();
+    // Less than the first answer of the model costs.
+    let mut request = asking_of(&world, CODEX, WAIT, "bypassPermissions");
+    request["autoCommit"] = json!(false);
+    request["sessionBudgetUsd"] = json!(0.0001);
+    let first = world.submit(request).await;
+    world.tells(&first, "agent_tool_call").await;
+    world.say(&first, "[[slow]] please").await;
+    world.tells(&first, "user_message").await;
+    std::fs::write(work_of(&worker, &first).join("go"), "").unwrap();
+    let events = world.events(first.execution).await;
+    assert_eq!(worker.exit_code().await, Some(0));
+    let end = event(&events, "error");
+    assert_eq!(end["code"], "budget_exceeded", "{end}");
+
+    let again = go_on(&first.session, "[[text]] go on");
+    let answer = world.app.execute(&again).send().await.unwrap();
+    assert_eq!(answer.status(), 403);
+    let admin = world.app.admin_key().await;
+    let raise = json!({"sessionBudgetUsd": 1});
+    let limited = world.app.limit_session(&admin, &first.session, &raise);
+    assert_eq!(limited.await.0, 200);
+    let worker = world.worker();
+    let next = world.submit(again).await;
+    let events = world.completed(&next, worker).await;
+    let result = last(&events)["result"].as_str().unwrap();
+    assert!(result.contains("marked user turns"), "{result}");
 }
