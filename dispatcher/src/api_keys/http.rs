@@ -3,7 +3,7 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
-use clawlink_shared::id::ApiKeyId;
+use clawlink_shared::id::{ApiKeyId, UserId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::store::{self, Row};
 use super::{MAX_KEYS, New};
 use crate::app::App;
-use crate::auth::principal::{KeyRole, Principal};
+use crate::auth::principal::{KeyRole, Principal, Who};
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
 use crate::http::body::maybe_moment;
@@ -60,6 +60,10 @@ struct ShownKey {
     expires_at: Option<String>,
     /// To the minute.
     last_used_at: Option<String>,
+    /// `user:…`: who made it, be it with another key; null for the operator's and older ones.
+    created_by: Option<String>,
+    /// Whether that person still is a member and may sign in.
+    is_creator_active: Option<bool>,
 }
 
 impl From<Row> for ShownKey {
@@ -72,6 +76,8 @@ impl From<Row> for ShownKey {
             created_at: timestamp(row.created_at),
             expires_at: row.expires_at.map(timestamp),
             last_used_at: row.last_used_at.map(timestamp),
+            created_by: row.created_by.map(|user| Who::User(UserId(user)).name()),
+            is_creator_active: row.created_by.map(|_| row.is_creator_active),
         }
     }
 }

@@ -1,19 +1,23 @@
 //! API keys of a workspace: made, listed and revoked by those who may. A key is shown once,
 //! stored as a hash, and never may more than whoever made it.
 //!
+//! A key belongs to its workspace, not to its maker: it outlives the maker's membership unless
+//! who ends that says otherwise. It does not outlive the maker's claim to the account.
+//!
 //! `clk_` is how keys of users' own machines begin; no key made here does.
 
 mod http;
 mod store;
 
-use clawlink_shared::id::{ApiKeyId, WorkspaceId};
+use clawlink_shared::id::{ApiKeyId, UserId, WorkspaceId};
 use clawlink_shared::secret::Secret;
 use serde_json::json;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
-use crate::auth::principal::{KeyRole, Principal};
+use crate::auth::principal::{KeyRole, Principal, Who};
 use crate::auth::{self, api_key};
 use crate::bus::RightsOf;
 use crate::error::{ApiError, ApiResult};
@@ -60,12 +64,20 @@ pub(crate) async fn create(
             format!("the workspace has {MAX_KEYS} keys; revoke one first"),
         ));
     }
+    let maker = match principal.who {
+        Who::User(user) => Some(user),
+        // Who made a key is behind all that is made with it.
+        Who::Key(key) => store::maker(&mut tx, workspace, key).await?,
+        Who::Client(_) => None,
+    };
+    let (name, until) = (&new.name, new.expires_at);
     let (id, secret) =
-        api_key::create_until(&mut tx, workspace, &new.name, new.role, new.expires_at).await?;
+        api_key::create_until(&mut tx, workspace, name, new.role, until, maker).await?;
     let actor = Actor::from(principal);
     let entry =
         Entry::done(workspace, &actor, "key.created", ("key", id.to_string())).with(json!({
             "name": new.name, "role": new.role, "expiresAt": new.expires_at.map(timestamp),
+            "createdBy": maker.map(|user| Who::User(user).name()),
         }));
     audit::record(&mut tx, &entry).await?;
     tx.commit().await?;
@@ -88,4 +100,26 @@ async fn revoke(app: &App, principal: &Principal, id: ApiKeyId) -> ApiResult<()>
     tx.commit().await?;
     auth::forget(app, RightsOf::Key(id));
     Ok(())
+}
+
+/// All keys of all workspaces that the person made, also those that are revoked.
+pub(crate) async fn made_by(db: &mut PgConnection, user: UserId) -> anyhow::Result<Vec<ApiKeyId>> {
+    store::made_by(db, user).await
+}
+
+/// Revokes what the person made, in one workspace or in all; `reason` stands in the audit log.
+/// After the commit each must be forgotten ([`auth::forget`]).
+pub(crate) async fn revoke_made_by(
+    db: &mut PgConnection,
+    user: UserId,
+    workspace: Option<WorkspaceId>,
+    actor: &Actor,
+    reason: &str,
+) -> anyhow::Result<Vec<ApiKeyId>> {
+    let revoked = store::revoke_made_by(db, user, workspace).await?;
+    for (workspace, id) in &revoked {
+        let entry = Entry::done(*workspace, actor, "key.revoked", ("key", id.to_string()));
+        audit::record(db, &entry.with(json!({"reason": reason}))).await?;
+    }
+    Ok(revoked.into_iter().map(|(_, id)| id).collect())
 }

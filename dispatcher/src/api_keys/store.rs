@@ -1,8 +1,9 @@
 //! API keys in Postgres, as those see them who run a workspace.
 
-use clawlink_shared::id::{ApiKeyId, WorkspaceId};
+use clawlink_shared::id::{ApiKeyId, UserId, WorkspaceId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// A key without its secret.
 #[derive(Debug)]
@@ -14,6 +15,9 @@ pub(super) struct Row {
     pub(super) created_at: OffsetDateTime,
     pub(super) expires_at: Option<OffsetDateTime>,
     pub(super) last_used_at: Option<OffsetDateTime>,
+    pub(super) created_by: Option<Uuid>,
+    /// Whether that person is a member who may sign in.
+    pub(super) is_creator_active: bool,
 }
 
 /// Keys that are not revoked, the newest first; with `only`, just that one.
@@ -25,9 +29,15 @@ pub(super) async fn list(
 ) -> anyhow::Result<Vec<Row>> {
     let rows = sqlx::query_as!(
         Row,
-        "select id, name, prefix, role, created_at, expires_at, last_used_at from api_keys
-         where workspace_id = $1 and revoked_at is null and ($2::bigint is null or id = $2)
-         order by id desc limit $3",
+        "select k.id, k.name, k.prefix, k.role, k.created_at, k.expires_at, k.last_used_at,
+            k.created_by, exists (
+                select 1 from members m join users u on u.id = m.user_id
+                where m.workspace_id = k.workspace_id and m.user_id = k.created_by
+                    and m.removed_at is null and u.disabled_at is null
+            ) as \"is_creator_active!\"
+         from api_keys k
+         where k.workspace_id = $1 and k.revoked_at is null and ($2::bigint is null or k.id = $2)
+         order by k.id desc limit $3",
         workspace.0,
         only.map(|id| id.0),
         limit,
@@ -64,4 +74,49 @@ pub(super) async fn revoke(
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// The person who made a key, if known.
+pub(super) async fn maker(
+    db: &mut PgConnection,
+    workspace: WorkspaceId,
+    id: ApiKeyId,
+) -> anyhow::Result<Option<UserId>> {
+    let maker = sqlx::query_scalar!(
+        "select created_by from api_keys where workspace_id = $1 and id = $2",
+        workspace.0,
+        id.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(maker.flatten().map(UserId))
+}
+
+/// The keys of all workspaces that the person made.
+pub(super) async fn made_by(db: &mut PgConnection, user: UserId) -> anyhow::Result<Vec<ApiKeyId>> {
+    let keys = sqlx::query_scalar!("select id from api_keys where created_by = $1", user.0)
+        .fetch_all(db)
+        .await?;
+    Ok(keys.into_iter().map(ApiKeyId).collect())
+}
+
+/// Revokes what the person made, in one workspace or in all.
+pub(super) async fn revoke_made_by(
+    db: &mut PgConnection,
+    user: UserId,
+    workspace: Option<WorkspaceId>,
+) -> anyhow::Result<Vec<(WorkspaceId, ApiKeyId)>> {
+    let rows = sqlx::query!(
+        "update api_keys set revoked_at = now()
+         where created_by = $1 and revoked_at is null and ($2::bigint is null or workspace_id = $2)
+         returning workspace_id, id",
+        user.0,
+        workspace.map(|workspace| workspace.0),
+    )
+    .fetch_all(db)
+    .await?;
+    let revoked = rows.into_iter();
+    Ok(revoked
+        .map(|row| (WorkspaceId(row.workspace_id), ApiKeyId(row.id)))
+        .collect())
 }

@@ -18,6 +18,7 @@ pub mod reset;
 mod rights;
 pub mod settings;
 mod store;
+mod takeover;
 pub mod token;
 mod watch;
 mod wire;

@@ -8,11 +8,11 @@ use clawlink_shared::secret::Secret;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::forget;
 use super::person;
 use super::settings::SignInSettings;
 use super::store::users::NewUser;
 use super::store::{resets, sign_ins, users};
+use super::{forget, takeover};
 use crate::app::App;
 use crate::audit::Actor;
 use crate::bus::RightsOf;
@@ -79,18 +79,21 @@ pub(super) async fn reset(
     let user = resets::take(&mut tx, &hash_token(token.expose())).await?;
     let user =
         user.ok_or_else(|| ApiError::unauthorized("the reset token is unknown, expired or used"))?;
-    users::replace_password(&mut tx, user, Some(&hash)).await?;
-    // The operator handed the token to whom the address belongs.
-    users::verify_email(&mut tx, user).await?;
-    sign_ins::revoke_all(&mut tx, user).await?;
     let actor = person::actor(user, address);
+    // The operator handed the token to whom the address belongs.
+    let ended = takeover::prove(&mut tx, user, &actor).await?;
+    users::replace_password(&mut tx, user, Some(&hash)).await?;
+    sign_ins::revoke_all(&mut tx, user).await?;
     person::record(&mut tx, &actor, "user.password_reset", user, json!({})).await?;
     let mut opened = Vec::new();
     if let Some(found) = users::by_id(&mut tx, user).await? {
         opened = workspaces::accept_for_address(&mut tx, user, &found.email, &actor).await?;
     }
     tx.commit().await?;
-    forget(app, RightsOf::User(user));
+    match ended {
+        Some(ended) => ended.forget(app),
+        None => forget(app, RightsOf::User(user)),
+    }
     for workspace in opened {
         feed::poke(app, workspace);
     }

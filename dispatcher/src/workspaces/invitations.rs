@@ -79,6 +79,22 @@ pub(super) async fn revoke(app: &App, principal: &Principal, id: i64) -> ApiResu
     Ok(())
 }
 
+/// Takes back what these callers left open, in any workspace; how many there were.
+pub(crate) async fn revoke_invitations_by(
+    db: &mut PgConnection,
+    inviters: &[String],
+    actor: &Actor,
+    reason: &str,
+) -> anyhow::Result<usize> {
+    let revoked = rows::revoke_by(db, inviters).await?;
+    for (workspace, id) in &revoked {
+        let thing = ("invitation", id.to_string());
+        let entry = Entry::done(*workspace, actor, "invitation.revoked", thing);
+        audit::record(db, &entry.with(json!({"reason": reason}))).await?;
+    }
+    Ok(revoked.len())
+}
+
 /// Makes the person a member of the workspace that the token invites to. 404
 /// `invitation_not_found` if it was used, revoked, has expired or never existed.
 pub async fn accept(app: &App, person: &Person, token: &str) -> ApiResult<WorkspaceId> {

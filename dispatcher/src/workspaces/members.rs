@@ -7,14 +7,14 @@ use sqlx::PgConnection;
 
 use super::invitations::{self, Invitation};
 use super::lock;
-use super::role::{MemberRole, Role};
+use super::role::{MemberRole, Permission, Role};
 use super::store::members;
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::Principal;
 use crate::bus::RightsOf;
 use crate::error::{ApiError, ApiResult};
-use crate::{auth, feed};
+use crate::{api_keys, auth, feed};
 
 /// Members of one workspace.
 pub(super) const MAX_MEMBERS: i64 = 1000;
@@ -122,8 +122,16 @@ pub async fn change_role(
     Ok(())
 }
 
-/// Ends somebody's membership at once.
-pub async fn remove(app: &App, principal: &Principal, user: UserId) -> ApiResult<()> {
+/// Ends somebody's membership at once; `with_keys` revokes the API keys that they made here.
+pub async fn remove(
+    app: &App,
+    principal: &Principal,
+    user: UserId,
+    with_keys: bool,
+) -> ApiResult<()> {
+    if with_keys {
+        principal.require(Permission::KeyManage)?;
+    }
     let workspace = principal.workspace;
     let mut tx = app.db.begin().await?;
     lock(&mut tx, workspace).await?;
@@ -134,9 +142,17 @@ pub async fn remove(app: &App, principal: &Principal, user: UserId) -> ApiResult
         return Err(no_member());
     }
     let actor = Actor::from(principal);
+    let mut keys = Vec::new();
+    if with_keys {
+        let reason = "the maker was removed";
+        keys = api_keys::revoke_made_by(&mut tx, user, Some(workspace), &actor, reason).await?;
+    }
     tell(&mut tx, workspace, &actor, "member.removed", user, None).await?;
     tx.commit().await?;
     auth::forget(app, RightsOf::User(user));
+    for key in keys {
+        auth::forget(app, RightsOf::Key(key));
+    }
     feed::poke(app, workspace);
     Ok(())
 }

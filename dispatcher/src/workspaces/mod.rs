@@ -23,6 +23,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::http::routes::Routes;
 
 pub use delete::delete;
+pub(crate) use invitations::revoke_invitations_by;
 pub use invitations::{accept, accept_for_address};
 pub use manage::{Changes, create, update};
 pub use members::{Invited, change_role, invite, remove};

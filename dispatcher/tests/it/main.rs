@@ -31,6 +31,7 @@ mod jobs;
 mod large_board;
 mod lease;
 mod limits;
+mod makers;
 mod members;
 mod messages;
 mod observability;

@@ -104,7 +104,7 @@ async fn of_two_owners_who_remove_each_other_one_stays() {
         let one = member(&test, workspace, &format!("one{round}"), MemberRole::Owner).await;
         let two = member(&test, workspace, &format!("two{round}"), MemberRole::Owner).await;
         let (first, second) = tokio::join!(
-            workspaces::remove(test.app(), &one, user(&two)),
+            workspaces::remove(test.app(), &one, user(&two), false),
             workspaces::change_role(test.app(), &two, user(&one), MemberRole::Viewer),
         );
         let lost: Vec<&str> = [first.err(), second.err()]
@@ -136,7 +136,9 @@ async fn a_manager_neither_makes_nor_removes_owners() {
         workspaces::change_role(app, &manager, user(&owner), MemberRole::Viewer)
             .await
             .err(),
-        workspaces::remove(app, &manager, user(&owner)).await.err(),
+        workspaces::remove(app, &manager, user(&owner), false)
+            .await
+            .err(),
     ] {
         assert_eq!(refused.unwrap().code(), "forbidden");
     }

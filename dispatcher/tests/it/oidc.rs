@@ -18,6 +18,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::app::TestApp;
 use super::client::refusal;
+use super::makers::Squatter;
 
 /// Where people open this installation; the browser of the tests knows where it really is.
 const PUBLIC: &str = "http://clawlink.test";
@@ -299,6 +300,17 @@ async fn only_a_verified_address_joins_an_account() {
         .unwrap();
     let disabled = Browser::new(&test).sign_in("ann@example.org").await;
     assert_eq!(disabled.status(), 401);
+}
+
+#[tokio::test]
+async fn whose_the_address_is_shares_the_account_with_nobody() {
+    let provider = Provider::start().await;
+    let test = provider.app(|_| {}).await;
+    let squatter = Squatter::settle(&test, "ann@example.org").await;
+    let joined = signed_in(Browser::new(&test).sign_in("ann@example.org").await).await;
+    squatter
+        .must_be_out(&test, joined["token"].as_str().unwrap())
+        .await;
 }
 
 #[tokio::test]

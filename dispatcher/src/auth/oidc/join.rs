@@ -6,12 +6,11 @@ use serde_json::json;
 
 use super::provider::{Identity, Provider};
 use crate::app::App;
-use crate::auth::forget;
 use crate::auth::person::{self, SignIn};
 use crate::auth::settings::Registration;
 use crate::auth::store::users::NewUser;
-use crate::auth::store::{identities, sign_ins, users};
-use crate::bus::RightsOf;
+use crate::auth::store::{identities, users};
+use crate::auth::takeover;
 use crate::error::{ApiError, ApiResult};
 use crate::{feed, workspaces};
 
@@ -31,7 +30,7 @@ pub(super) async fn sign_in(
     // Serializes those who come for the first time.
     let is_first = users::lock_registration(&mut tx).await?;
     let known = identities::user(&mut tx, provider.name, &identity.subject).await?;
-    let mut ended = false;
+    let mut ended = None;
     let user = match known {
         Some(user) => users::by_id(&mut tx, user).await?,
         None => {
@@ -47,10 +46,10 @@ pub(super) async fn sign_in(
             })?;
             let user = match users::by_email(&mut tx, &email).await? {
                 Some(user) => {
-                    if !users::verify_email(&mut tx, user.id).await? {
+                    let actor = person::actor(user.id, address);
+                    ended = takeover::prove(&mut tx, user.id, &actor).await?;
+                    if ended.is_some() {
                         users::replace_password(&mut tx, user.id, None).await?;
-                        sign_ins::revoke_all(&mut tx, user.id).await?;
-                        ended = true;
                     }
                     user
                 }
@@ -92,8 +91,8 @@ pub(super) async fn sign_in(
         opened = workspaces::accept_for_address(&mut tx, id, email, &actor).await?;
     }
     tx.commit().await?;
-    if ended {
-        forget(app, RightsOf::User(id));
+    if let Some(ended) = ended {
+        ended.forget(app);
     }
     for workspace in opened {
         feed::poke(app, workspace);

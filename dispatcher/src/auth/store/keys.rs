@@ -1,6 +1,6 @@
 //! API keys in Postgres.
 
-use clawlink_shared::id::{ApiKeyId, WorkspaceId};
+use clawlink_shared::id::{ApiKeyId, UserId, WorkspaceId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -59,24 +59,33 @@ pub(in crate::auth) async fn principal(
     Ok(Some((principal, Status::from_name(&row.status)?)))
 }
 
+/// A key to be stored.
+#[derive(Debug)]
+pub(in crate::auth) struct NewKey<'a> {
+    pub(in crate::auth) name: &'a str,
+    pub(in crate::auth) prefix: &'a str,
+    pub(in crate::auth) hash: &'a [u8; 32],
+    pub(in crate::auth) role: KeyRole,
+    pub(in crate::auth) expires_at: Option<OffsetDateTime>,
+    pub(in crate::auth) created_by: Option<UserId>,
+}
+
 /// Stores a new key.
 pub(in crate::auth) async fn insert_key(
     db: &mut PgConnection,
     workspace: WorkspaceId,
-    name: &str,
-    (prefix, hash): (&str, &[u8; 32]),
-    role: KeyRole,
-    expires_at: Option<OffsetDateTime>,
+    new: &NewKey<'_>,
 ) -> anyhow::Result<ApiKeyId> {
     let id = sqlx::query_scalar!(
-        "insert into api_keys (workspace_id, name, prefix, hash, role, expires_at)
-         values ($1, $2, $3, $4, $5, $6) returning id",
+        "insert into api_keys (workspace_id, name, prefix, hash, role, expires_at, created_by)
+         values ($1, $2, $3, $4, $5, $6, $7) returning id",
         workspace.0,
-        name,
-        prefix,
-        &hash[..],
-        role.as_str(),
-        expires_at,
+        new.name,
+        new.prefix,
+        &new.hash[..],
+        new.role.as_str(),
+        new.expires_at,
+        new.created_by.map(|user| user.0),
     )
     .fetch_one(db)
     .await?;

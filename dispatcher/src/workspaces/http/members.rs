@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use clawlink_shared::id::UserId;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::tenants::{Tenant, shown};
@@ -14,7 +14,7 @@ use crate::auth::person::email_address;
 use crate::auth::principal::{Person, Principal};
 use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
-use crate::http::extract::{Json, Path};
+use crate::http::extract::{Json, Path, Query};
 use crate::workspaces::invitations::{self, MAX_OPEN};
 use crate::workspaces::members::MAX_MEMBERS;
 use crate::workspaces::role::MemberRole;
@@ -169,14 +169,23 @@ pub(super) async fn change(
     Ok(axum::Json(shown(&app, id).await?))
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RemoveQuery {
+    /// Also revoke the API keys that they made here; else those live on.
+    #[serde(default)]
+    revoke_keys: bool,
+}
+
 /// `DELETE /api/tenants/{id}/members/{userId}`.
 pub(super) async fn remove(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path((id, user)): Path<(i64, Uuid)>,
+    Query(query): Query<RemoveQuery>,
 ) -> ApiResult<axum::Json<Tenant>> {
     let id = own(&principal, id)?;
-    workspaces::remove(&app, &principal, UserId(user)).await?;
+    workspaces::remove(&app, &principal, UserId(user), query.revoke_keys).await?;
     Ok(axum::Json(shown(&app, id).await?))
 }
 

@@ -76,7 +76,9 @@ fn of_tenants(app: &App) -> Routes {
 }
 
 fn of_members(app: &App) -> Routes {
-    use members::{AcceptBody, Invitations, InviteBody, InvitedTenant, Members, RoleBody};
+    use members::{
+        AcceptBody, Invitations, InviteBody, InvitedTenant, Members, RemoveQuery, RoleBody,
+    };
     use tenants::Tenant;
     Routes::new(app)
         .get(
@@ -108,6 +110,7 @@ fn of_members(app: &App) -> Routes {
             members::remove,
             Doc::new("End a membership")
                 .uuid("userId")
+                .query::<RemoveQuery>()
                 .gives::<Tenant>(200),
         )
         .get(

@@ -109,6 +109,25 @@ pub(in crate::workspaces) async fn revoke(
     Ok(done.rows_affected() == 1)
 }
 
+/// Takes back all that these callers left open, in any workspace.
+pub(in crate::workspaces) async fn revoke_by(
+    db: &mut PgConnection,
+    inviters: &[String],
+) -> anyhow::Result<Vec<(WorkspaceId, i64)>> {
+    let rows = sqlx::query!(
+        "update invitations set revoked_at = now()
+         where invited_by = any($1) and accepted_at is null and revoked_at is null
+         returning workspace_id, id",
+        inviters,
+    )
+    .fetch_all(db)
+    .await?;
+    let revoked = rows.into_iter();
+    Ok(revoked
+        .map(|row| (WorkspaceId(row.workspace_id), row.id))
+        .collect())
+}
+
 /// What the token offers, if its invitation is open and its workspace active.
 pub(in crate::workspaces) async fn by_token(
     db: &mut PgConnection,
