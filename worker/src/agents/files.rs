@@ -124,6 +124,15 @@ pub(super) fn remove(root: &Path, relative: &Path) -> Result<()> {
     }
 }
 
+/// The names in the directory `relative`. A directory that is absent, or reached through a link,
+/// has none.
+pub(super) fn names_in(root: &Path, relative: &Path) -> Result<Vec<String>> {
+    match open_directory(root, relative)? {
+        Some(folder) => names(&folder),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// Gives entries of the directory `relative` the names that `renamed` returns for theirs. A
 /// directory that is absent, or reached through a link, has none.
 pub(super) fn rename_in(
@@ -131,22 +140,32 @@ pub(super) fn rename_in(
     relative: &Path,
     renamed: impl Fn(&str) -> Option<String>,
 ) -> Result<()> {
-    let root = open_root(root)?;
-    let Ok(folder) = openat2(&root, relative, directory(), Mode::empty(), resolve()) else {
+    let Some(folder) = open_directory(root, relative)? else {
         return Ok(());
     };
-    let mut pairs = Vec::new();
-    for entry in Dir::read_from(&folder).context("list directory")? {
-        let entry = entry.context("list directory")?;
-        let old = entry.file_name().to_string_lossy().into_owned();
+    for old in names(&folder)? {
         if let Some(new) = renamed(&old) {
-            pairs.push((old, new));
+            renameat(&folder, old, &folder, new).context("rename entry")?;
         }
     }
-    for (old, new) in pairs {
-        renameat(&folder, old, &folder, new).context("rename entry")?;
-    }
     Ok(())
+}
+
+fn open_directory(root: &Path, relative: &Path) -> Result<Option<OwnedFd>> {
+    let root = open_root(root)?;
+    Ok(openat2(&root, relative, directory(), Mode::empty(), resolve()).ok())
+}
+
+fn names(folder: &OwnedFd) -> Result<Vec<String>> {
+    let entries = Dir::read_from(folder).context("list directory")?;
+    let name = |entry: rustix::io::Result<rustix::fs::DirEntry>| {
+        let entry = entry.context("list directory")?;
+        Ok(entry.file_name().to_string_lossy().into_owned())
+    };
+    let names = entries.map(name);
+    names
+        .filter(|name| !matches!(name.as_deref(), Ok("." | "..")))
+        .collect()
 }
 
 fn open_root(root: &Path) -> Result<OwnedFd> {

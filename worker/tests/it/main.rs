@@ -6,6 +6,7 @@
 )]
 
 mod acp_command;
+mod acp_gemini;
 mod acp_parse;
 mod acp_real;
 mod acp_requests;

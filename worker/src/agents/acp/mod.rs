@@ -11,6 +11,7 @@ mod client;
 mod command;
 mod cost;
 mod drive;
+mod gemini;
 mod launch;
 mod opencode;
 mod permission;
@@ -108,9 +109,12 @@ impl Acp {
         if let Err(end) = check_confinement(&self.environment, &job.events).await {
             return end;
         }
-        let started = prepared
-            .write(&job)
-            .and_then(|()| Process::start(&self.environment, &job, &prepared.launch));
+        let ready = prepared.write(&job).and_then(|()| match &job.resume {
+            Some(conversation) => (self.entry.before_load)(&job, conversation),
+            None => Ok(()),
+        });
+        let started =
+            ready.and_then(|()| Process::start(&self.environment, &job, &prepared.launch));
         let end = match started {
             Ok(process) => follow(process, &job, self.ways(job.options.permission_mode)).await,
             Err(error) => AgentEnd::failed(ErrorCode::AgentUnavailable, format!("{error:#}")),
@@ -166,14 +170,14 @@ impl Agent for Acp {
         self.kind
     }
 
-    fn relocate(&self, _from: &Path, _to: &Path) -> Result<()> {
-        if self.entry.is_bound_to_directory {
+    fn relocate(&self, from: &Path, to: &Path) -> Result<()> {
+        let Some(relocate) = self.entry.relocate else {
             bail!(
                 "{} continues a conversation only in the directory where it began",
                 self.kind
             );
-        }
-        Ok(())
+        };
+        relocate(from, to)
     }
 
     fn run(&self, job: AgentJob) -> BoxFuture<'_, AgentEnd> {

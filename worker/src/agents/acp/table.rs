@@ -4,10 +4,13 @@
 //! conversations in `crate::persist`'s table. Everything else follows from what the agent says
 //! about itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use clawlink_shared::agent::AgentKind;
 
+use super::gemini;
+use crate::agents::AgentJob;
 use crate::agents::discovery::npm_machine;
 
 /// All that is particular about one agent.
@@ -33,8 +36,11 @@ pub(super) struct Entry {
     pub(super) plan_modes: &'static [&'static str],
     /// It repeats a conversation after it said that it has loaded it.
     pub(super) repeats_late: bool,
-    /// It finds a conversation only in the directory where that began.
-    pub(super) is_bound_to_directory: bool,
+    /// Makes its HOME ready for the conversation with this id, which it is to continue.
+    pub(super) before_load: fn(&AgentJob, &str) -> Result<()>,
+    /// Moves a conversation to another session root; `None`: it can be continued only where it
+    /// began.
+    pub(super) relocate: Option<fn(&Path, &Path) -> Result<()>>,
     /// Ids of permission requests that are refused whatever the request allows.
     pub(super) refused: &'static [&'static str],
 }
@@ -87,7 +93,8 @@ pub(super) static TABLE: [Entry; 5] = [
         files: &[],
         plan_modes: &["plan"],
         repeats_late: false,
-        is_bound_to_directory: true,
+        before_load: nothing_to_do,
+        relocate: None,
         refused: &[],
     },
     Entry {
@@ -102,13 +109,11 @@ pub(super) static TABLE: [Entry; 5] = [
         ],
         model: ModelWay::Flag("--model"),
         key: KeyWay::Variable("GEMINI_API_KEY"),
-        files: &[(
-            ".gemini/settings.json",
-            r#"{"privacy":{"usageStatisticsEnabled":false},"telemetry":{"enabled":false},"general":{"disableAutoUpdate":true,"disableUpdateNag":true,"enableAutoUpdate":false,"maxAttempts":3},"tools":{"shell":{"enableInteractiveShell":false}},"security":{"auth":{"selectedType":"gemini-api-key"}}}"#,
-        )],
+        files: &[(".gemini/settings.json", gemini::SETTINGS)],
         plan_modes: &["plan"],
         repeats_late: true,
-        is_bound_to_directory: true,
+        before_load: gemini::keep_conversation,
+        relocate: Some(gemini::relocate),
         refused: &[],
     },
     Entry {
@@ -122,7 +127,8 @@ pub(super) static TABLE: [Entry; 5] = [
         files: &[],
         plan_modes: &["ask"],
         repeats_late: false,
-        is_bound_to_directory: false,
+        before_load: nothing_to_do,
+        relocate: Some(|_, _| Ok(())),
         // To send the whole working tree to the vendor is not for a run to decide.
         refused: &["workspace-indexing-permission"],
     },
@@ -137,7 +143,8 @@ pub(super) static TABLE: [Entry; 5] = [
         files: &[],
         plan_modes: &[],
         repeats_late: true,
-        is_bound_to_directory: true,
+        before_load: nothing_to_do,
+        relocate: None,
         refused: &[],
     },
     Entry {
@@ -151,7 +158,12 @@ pub(super) static TABLE: [Entry; 5] = [
         files: &[],
         plan_modes: &["chat"],
         repeats_late: true,
-        is_bound_to_directory: true,
+        before_load: nothing_to_do,
+        relocate: None,
         refused: &[],
     },
 ];
+
+fn nothing_to_do(_: &AgentJob, _: &str) -> Result<()> {
+    Ok(())
+}

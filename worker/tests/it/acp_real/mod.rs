@@ -2,6 +2,7 @@
 //! are large: only `./deploy/test --all` installs them and runs these tests.
 
 mod claude_adapter;
+mod gemini;
 mod people;
 mod refusals;
 mod runs;
