@@ -31,6 +31,7 @@ use crate::http::routes::{Access, Routes};
 use crate::workspaces::role::Permission;
 
 pub use rights::{Memory, forget};
+pub use watch::OfSession;
 
 /// How often what is over is thrown away.
 const CLEAN: Duration = Duration::from_secs(60 * 60);

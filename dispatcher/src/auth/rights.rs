@@ -130,14 +130,15 @@ pub fn forget(app: &App, of: RightsOf) {
     app.bus.publish_rights(of);
 }
 
-/// Policies narrow rights and are forgotten with those of their workspace.
+/// Policies narrow rights and are forgotten with those of their workspace: before these, because
+/// then streams ask.
 fn forget_here(app: &App, of: RightsOf) {
-    app.rights.forget(of);
     match of {
         RightsOf::Workspace(workspace) => app.policies.forget(Some(workspace)),
         RightsOf::Everyone => app.policies.forget(None),
         RightsOf::User(_) | RightsOf::Key(_) => {}
     }
+    app.rights.forget(of);
 }
 
 /// What a sign-in gives, in a workspace if one is named; `None` if nothing.

@@ -1,6 +1,6 @@
 //! Streams end when their reader may read no longer: a stream lives for hours, and admitting
-//! alone would let it outlive a removed member or a revoked key. Its client sees a stream that
-//! was cut; who resumes it is refused like anybody else.
+//! alone would let it outlive a removed member, a revoked key, or a policy that hides its
+//! session. Its client sees a stream that was cut; who resumes it is refused like anybody else.
 
 use std::io;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::Response;
+use clawlink_shared::id::SessionId;
 use futures::StreamExt;
 use rand::RngExt;
 use tokio::sync::broadcast::error::RecvError;
@@ -19,6 +20,7 @@ use super::rights;
 use crate::app::App;
 use crate::bus::RightsOf;
 use crate::workspaces::role::{Permission, Role};
+use crate::{devices, policies};
 
 /// How long a change of rights may go unseen that no hint told of.
 const RECHECK: Duration = Duration::from_secs(300);
@@ -33,6 +35,11 @@ pub(super) struct Reader {
     pub(super) permission: Permission,
 }
 
+/// Marks a stream, among its response's extensions, as one of this session, which policies may
+/// hide.
+#[derive(Debug, Clone, Copy)]
+pub struct OfSession(pub SessionId);
+
 /// The same answer; if it is a stream, it is cut once the reader has lost the right to it.
 pub(super) fn watch(app: &App, reader: Reader, response: Response) -> Response {
     let kind = response.headers().get(header::CONTENT_TYPE);
@@ -41,8 +48,9 @@ pub(super) fn watch(app: &App, reader: Reader, response: Response) -> Response {
         return response;
     }
     let (head, body) = response.into_parts();
+    let session = head.extensions.get().map(|OfSession(session)| *session);
     let mut chunks = body.into_data_stream();
-    let mut lost = Box::pin(lost(app.clone(), reader));
+    let mut lost = Box::pin(lost(app.clone(), reader, session));
     let chunks = async_stream::stream! {
         loop {
             let chunk = tokio::select! {
@@ -61,12 +69,12 @@ pub(super) fn watch(app: &App, reader: Reader, response: Response) -> Response {
 }
 
 /// Returns when the reader may not read any more.
-async fn lost(app: App, reader: Reader) {
+async fn lost(app: App, reader: Reader, session: Option<SessionId>) {
     let mut hints = app.rights.follow();
     let mut recheck = tokio::time::interval_at(Instant::now() + RECHECK, RECHECK);
     loop {
         // What cannot be asked now is asked the next time.
-        if matches!(Box::pin(reader.may_read(&app)).await, Ok(false)) {
+        if matches!(Box::pin(reader.may_read(&app, session)).await, Ok(false)) {
             return;
         }
         loop {
@@ -99,9 +107,9 @@ impl Reader {
         }
     }
 
-    /// Whether the sign-in or key still stands and its role has the permission. A token's end
-    /// is not looked at: it bounds how long one may begin to read.
-    async fn may_read(&self, app: &App) -> anyhow::Result<bool> {
+    /// Whether the sign-in or key still stands, its role has the permission, and no policy hides
+    /// the session. A token's end is not looked at: it bounds how long one may begin to read.
+    async fn may_read(&self, app: &App, session: Option<SessionId>) -> anyhow::Result<bool> {
         let workspace = self.principal.workspace;
         let role = match (self.principal.who, self.sign_in) {
             (Who::User(user), Some(sign_in)) => {
@@ -116,6 +124,23 @@ impl Reader {
             // Clients without a credential have what the operator set when this process began.
             _ => Some(self.principal.role),
         };
-        Ok(role.is_some_and(|role| role.may(self.permission)))
+        let Some(role) = role.filter(|role| role.may(self.permission)) else {
+            return Ok(false);
+        };
+        let Some(session) = session else {
+            return Ok(true);
+        };
+        let device = match self.principal.device {
+            Some((device, _)) => devices::trusted(app, &self.principal, device).await?,
+            None => None,
+        };
+        let principal = Principal {
+            role,
+            device,
+            ..self.principal.clone()
+        };
+        let rules = policies::rules(app, &principal).await;
+        let rules = rules.map_err(|error| anyhow::anyhow!("read policies: {}", error.code()))?;
+        Ok(rules.shows(&principal, session))
     }
 }

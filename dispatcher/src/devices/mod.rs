@@ -20,10 +20,11 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::audit::{self, Actor, Entry};
 use crate::auth::principal::{Principal, Trust};
+use crate::bus::RightsOf;
 use crate::error::{ApiError, ApiResult};
 use crate::http::extract;
 use crate::http::routes::Routes;
-use crate::workspaces;
+use crate::{auth, workspaces};
 use proof::Proof;
 
 /// How far a proof's time may be from ours.
@@ -79,6 +80,18 @@ pub async fn prove(
         ));
     }
     Ok(Some((proof.device, known.trust)))
+}
+
+/// A device that the caller showed earlier, as it is trusted by now; `None` once it was removed.
+pub(crate) async fn trusted(
+    app: &App,
+    principal: &Principal,
+    device: DeviceId,
+) -> anyhow::Result<Option<(DeviceId, Trust)>> {
+    let mut db = app.db.acquire().await?;
+    let owner = principal.name();
+    let found = store::find(&mut db, principal.workspace, device, &owner).await?;
+    Ok(found.map(|known| (device, known.trust)))
 }
 
 /// Whether this proof was not seen before. It is remembered for as long as its time is good.
@@ -153,6 +166,7 @@ async fn trust(app: &App, principal: &Principal, id: DeviceId, to: Trust) -> Api
     .with(json!({"from": from, "to": to}));
     audit::record(&mut tx, &entry).await?;
     tx.commit().await?;
+    auth::forget(app, RightsOf::Workspace(workspace));
     Ok(())
 }
 
@@ -172,6 +186,7 @@ async fn remove(app: &App, principal: &Principal, id: DeviceId) -> ApiResult<()>
     );
     audit::record(&mut tx, &entry).await?;
     tx.commit().await?;
+    auth::forget(app, RightsOf::Workspace(workspace));
     Ok(())
 }
 

@@ -136,7 +136,8 @@ async fn execute(
             Some(fresh) => (0, fresh.events),
             None => (last_event_id(&headers, None)?.unwrap_or(0), Vec::new()),
         };
-        sse::of_execution(&app, principal.workspace, id, cursor, first, guard)
+        let stream = (session, id);
+        sse::of_execution(&app, principal.workspace, stream, cursor, first, guard)
     };
     let headers = response.headers_mut();
     headers.insert("x-execution-id", HeaderValue::from(id.0));
@@ -357,7 +358,7 @@ async fn events(
         return Ok(sse::of_execution(
             &app,
             workspace,
-            record.id,
+            (record.session, record.id),
             after,
             Vec::new(),
             None,

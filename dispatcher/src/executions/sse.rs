@@ -23,6 +23,7 @@ use super::cancel;
 use super::store::read::{self, LogPage};
 use crate::app::App;
 use crate::audit::Actor;
+use crate::auth::OfSession;
 use crate::bus::{Batch, Follower};
 
 /// Events fetched from the log at one time.
@@ -88,12 +89,12 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// The stream of one execution from after `cursor`. `first` are envelopes from `cursor + 1`
-/// that the caller knows already.
+/// The stream of one execution, of this session, from after `cursor`. `first` are envelopes from
+/// `cursor + 1` that the caller knows already.
 pub(super) fn of_execution(
     app: &App,
     workspace: WorkspaceId,
-    execution: ExecutionId,
+    (session, execution): (SessionId, ExecutionId),
     cursor: i64,
     first: Vec<Bytes>,
     guard: Option<CancelOnDrop>,
@@ -101,7 +102,8 @@ pub(super) fn of_execution(
     let mut reader = Reader::new(app, workspace, execution, cursor);
     let known = (!first.is_empty()).then(|| reader.forward(&first));
     let mut guard = guard;
-    respond(
+    respond_about(
+        session,
         Format::EventStream,
         async_stream::stream! {
             if let Some(known) = known {
@@ -129,7 +131,8 @@ pub fn of_session(
     format: Format,
 ) -> Response {
     let app = app.clone();
-    respond(
+    respond_about(
+        session,
         format,
         async_stream::stream! {
             let (mut from, mut cursor) = (turn, seq);
@@ -181,6 +184,17 @@ async fn turn_from(
 ) -> anyhow::Result<Option<(i32, ExecutionId)>> {
     let mut db = app.db.acquire().await?;
     read::turn_from(&mut db, workspace, session, turn).await
+}
+
+/// The same as [`respond`], of a session, which a policy may come to hide.
+fn respond_about(
+    session: SessionId,
+    format: Format,
+    chunks: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> Response {
+    let mut response = respond(format, chunks);
+    response.extensions_mut().insert(OfSession(session));
+    response
 }
 
 /// An answer of this format with these chunks; open ones are counted.

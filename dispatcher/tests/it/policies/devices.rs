@@ -16,13 +16,13 @@ use crate::client::{refusal, script};
 use crate::members::call;
 
 /// A machine with a key.
-struct Machine {
-    id: String,
+pub(super) struct Machine {
+    pub(super) id: String,
     key: Ed25519KeyPair,
 }
 
 impl Machine {
-    async fn register(test: &TestApp, owner: &Secret) -> Self {
+    pub(super) async fn register(test: &TestApp, owner: &Secret) -> Self {
         let key = Ed25519KeyPair::generate().unwrap();
         let public = BASE64_STANDARD.encode(key.public_key().as_ref());
         let body = json!({"name": "laptop", "publicKey": public});
@@ -39,7 +39,13 @@ impl Machine {
     }
 
     /// A `GET` that shows this machine.
-    fn get(&self, test: &TestApp, key: &Secret, path: &str, proof: &Shown) -> RequestBuilder {
+    pub(super) fn get(
+        &self,
+        test: &TestApp,
+        key: &Secret,
+        path: &str,
+        proof: &Shown,
+    ) -> RequestBuilder {
         let text = message("GET", &proof.target, proof.timestamp, &proof.nonce, b"");
         self.show(call(test, key, Method::GET, path), proof, &text)
     }
@@ -57,14 +63,14 @@ impl Machine {
 
 /// What a proof says.
 #[derive(Clone)]
-struct Shown {
+pub(super) struct Shown {
     target: String,
     timestamp: i64,
     nonce: String,
 }
 
 impl Shown {
-    fn now(target: &str, nonce: &str) -> Self {
+    pub(super) fn now(target: &str, nonce: &str) -> Self {
         Self {
             target: target.to_owned(),
             timestamp: OffsetDateTime::now_utc().unix_timestamp(),

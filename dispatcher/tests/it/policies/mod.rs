@@ -1,6 +1,7 @@
 //! Policies narrow, devices prove themselves.
 
 mod devices;
+mod streams;
 mod things;
 
 use clawlink::auth::principal::KeyRole;
