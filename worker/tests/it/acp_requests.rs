@@ -4,6 +4,7 @@
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::event::EventType;
 use clawlink_shared::execution::PermissionMode;
+use clawlink_worker::agents::desk::Answer;
 use serde_json::json;
 
 use crate::acp_run::{DONE, PERMISSION, READY, answered, heard, in_turn, play};
@@ -152,4 +153,42 @@ async fn plan_mode_is_set_in_the_agents_own_words() {
         .find(|message| message["method"] == "session/set_config_option");
     let expected = json!({"sessionId": "conversation", "configId": "mode", "value": "plan"});
     assert_eq!(set.unwrap()["params"], expected);
+}
+
+/// auggie's plan mode holds nothing back, so its requests are refused until the plan is approved.
+#[tokio::test]
+async fn nothing_is_permitted_before_a_plan_is_approved() {
+    let modes = r#"{"currentModeId":"default","availableModes":[{"id":"default"},{"id":"ask"}]}"#;
+    let prompt = r#"{"dir":"in","msg":{"id":3,"method":"session/prompt"}}"#;
+    let set = r#"{"dir":"in","msg":{"id":9,"method":"session/set_mode"}}
+{"dir":"out","msg":{"jsonrpc":"2.0","id":9,"result":{}}}
+"#;
+    let ready = READY
+        .replace(
+            r#""conversation"}"#,
+            &format!(r#""conversation","modes":{modes}}}"#),
+        )
+        .replace(prompt, &format!("{set}{prompt}"));
+    let later = PERMISSION.replace(r#""id":0"#, r#""id":1"#);
+    let steps = format!("{ready}{PERMISSION}{DONE}{set}{prompt}{later}{DONE}");
+    let session = Session::new();
+    let mut run = play(&session, "auggie", &steps);
+    run.options.permission_mode = PermissionMode::Plan;
+    run.has_people = true;
+    let mut running = run.start(AgentKind::Auggie).await;
+    let plan = running.question().await;
+    assert_eq!(plan["kind"], "plan", "{plan}");
+    running.answer(&plan, Answer::Allow { for_session: false });
+    let step = running.question().await;
+    assert_eq!(step["kind"], "tool", "{step}");
+    running.answer(&step, Answer::Allow { for_session: false });
+    assert_eq!(running.finish().await.end.failure, None);
+    let chosen = |id| answered(&session, id)["result"]["outcome"]["optionId"].clone();
+    assert_eq!((chosen(0), chosen(1)), (json!("no"), json!("once")));
+    let modes = heard(&session);
+    let modes = modes
+        .iter()
+        .filter(|said| said["method"] == "session/set_mode");
+    let modes: Vec<_> = modes.map(|said| said["params"]["modeId"].clone()).collect();
+    assert_eq!(modes, ["ask", "default"]);
 }

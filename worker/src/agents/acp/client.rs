@@ -191,6 +191,7 @@ impl Conversation {
                 match (answer, words) {
                     (Some(Answer::Allow { .. }), _) => {
                         is_planning = false;
+                        self.permissions.end_planning();
                         self.set(&agent, &begun.session, setting::after_plan(&begun.state))
                             .await?;
                         vec![text_block(CARRY_OUT.to_owned())]

@@ -94,6 +94,7 @@ fn ways(job: &AgentJob) -> Ways {
         },
         repeats_late: true,
         refused: &[],
+        plans_in_words: false,
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) struct Ways {
     pub(super) wish: Wish,
     pub(super) repeats_late: bool,
     pub(super) refused: &'static [&'static str],
+    pub(super) plans_in_words: bool,
 }
 
 /// How a run ended.
@@ -80,6 +81,7 @@ pub(super) async fn drive(
             job.desk.clone(),
             job.options.permission_mode,
             ways.refused,
+            ways.plans_in_words,
             job.stop.clone(),
         ),
         files: SessionFiles {

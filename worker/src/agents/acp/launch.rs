@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clawlink_shared::agent::AgentKind;
+use clawlink_shared::execution::PermissionMode;
 use clawlink_shared::secret::Secret;
 use serde_json::{Value, json};
 
@@ -81,6 +82,10 @@ pub(super) fn prepare(
         files: Vec::new(),
         login: None,
     };
+    if job.options.permission_mode != PermissionMode::BypassPermissions {
+        let asking = entry.asking.iter().map(OsString::from);
+        prepared.launch.args.extend(asking);
+    }
     let files = entry.files.iter();
     prepared
         .files

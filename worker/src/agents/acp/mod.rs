@@ -138,6 +138,7 @@ impl Acp {
             },
             repeats_late: self.entry.repeats_late,
             refused: self.entry.refused,
+            plans_in_words: self.entry.plans_in_words,
         }
     }
 }

@@ -5,11 +5,12 @@
 //! session the dispatcher remembers: an agent's own lasting option may be as wide as a mode, and
 //! then steps would pass that no rule of the workspace sees.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_client_protocol::v1::schema::{
     PermissionOptionKind, RequestPermissionOutcome, RequestPermissionRequest,
-    RequestPermissionResponse, SelectedPermissionOutcome,
+    RequestPermissionResponse, SelectedPermissionOutcome, ToolKind,
 };
 use clawlink_shared::execution::PermissionMode;
 use serde_json::Value;
@@ -32,6 +33,8 @@ pub(super) struct Permissions {
     mode: PermissionMode,
     /// Ids of calls that are refused whatever the mode.
     refused: &'static [&'static str],
+    /// The agent itself holds nothing back while it plans: what changes something is refused.
+    only_plans: AtomicBool,
     stop: watch::Receiver<Option<StopReason>>,
     questions: Semaphore,
     /// What people said when they refused, until the agent was told.
@@ -43,12 +46,14 @@ impl Permissions {
         desk: Desk,
         mode: PermissionMode,
         refused: &'static [&'static str],
+        plans_in_words: bool,
         stop: watch::Receiver<Option<StopReason>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             desk,
             mode,
             refused,
+            only_plans: AtomicBool::new(plans_in_words && mode == PermissionMode::Plan),
             stop,
             questions: Semaphore::new(MAX_QUESTIONS),
             said: Mutex::default(),
@@ -60,7 +65,13 @@ impl Permissions {
         &self,
         request: RequestPermissionRequest,
     ) -> RequestPermissionResponse {
-        let answer = if self.refused.contains(&&*request.tool_call.tool_call_id.0) {
+        let call = &request.tool_call;
+        let is_refused = self.refused.contains(&&*call.tool_call_id.0);
+        let changes = !matches!(
+            call.fields.kind,
+            Some(ToolKind::Read | ToolKind::Search | ToolKind::Fetch)
+        );
+        let answer = if is_refused || (changes && self.only_plans.load(Ordering::Relaxed)) {
             Some(Answer::Deny {
                 message: String::new(),
             })
@@ -70,6 +81,11 @@ impl Permissions {
             self.ask(&request).await
         };
         RequestPermissionResponse::new(outcome(&request, answer.as_ref()))
+    }
+
+    /// The plan is approved: from now on its steps are asked for.
+    pub(super) fn end_planning(&self) {
+        self.only_plans.store(false, Ordering::Relaxed);
     }
 
     /// What people said since the last call when they refused something.

@@ -43,6 +43,10 @@ pub(super) struct Entry {
     pub(super) relocate: Option<fn(&Path, &Path) -> Result<()>>,
     /// Ids of permission requests that are refused whatever the request allows.
     pub(super) refused: &'static [&'static str],
+    /// Arguments without which it does everything unasked; not given when everything is allowed.
+    pub(super) asking: &'static [&'static str],
+    /// Its mode that only plans is no more than a request to the model.
+    pub(super) plans_in_words: bool,
 }
 
 /// How an agent takes the model's name.
@@ -96,6 +100,8 @@ pub(super) static TABLE: [Entry; 5] = [
         before_load: nothing_to_do,
         relocate: None,
         refused: &[],
+        asking: &[],
+        plans_in_words: false,
     },
     Entry {
         kind: AgentKind::Gemini,
@@ -115,6 +121,8 @@ pub(super) static TABLE: [Entry; 5] = [
         before_load: gemini::keep_conversation,
         relocate: Some(gemini::relocate),
         refused: &[],
+        asking: &[],
+        plans_in_words: false,
     },
     Entry {
         kind: AgentKind::Auggie,
@@ -131,6 +139,8 @@ pub(super) static TABLE: [Entry; 5] = [
         relocate: Some(|_, _| Ok(())),
         // To send the whole working tree to the vendor is not for a run to decide.
         refused: &["workspace-indexing-permission"],
+        asking: &AUGGIE_ASKS,
+        plans_in_words: true,
     },
     Entry {
         kind: AgentKind::Openhands,
@@ -146,6 +156,8 @@ pub(super) static TABLE: [Entry; 5] = [
         before_load: nothing_to_do,
         relocate: None,
         refused: &[],
+        asking: &[],
+        plans_in_words: false,
     },
     Entry {
         kind: AgentKind::Goose,
@@ -161,7 +173,36 @@ pub(super) static TABLE: [Entry; 5] = [
         before_load: nothing_to_do,
         relocate: None,
         refused: &[],
+        asking: &[],
+        plans_in_words: false,
     },
+];
+
+/// auggie's tools that change something, run something or reach out, in both of its sets of tools
+/// and in its vendor's service. What an MCP server offers has names of its own.
+const AUGGIE_ASKS: [&str; 22] = [
+    "--permission=apply_patch:ask-user",
+    "--permission=bash:ask-user",
+    "--permission=confluence:ask-user",
+    "--permission=edit:ask-user",
+    "--permission=github-api:ask-user",
+    "--permission=jira:ask-user",
+    "--permission=kill-process:ask-user",
+    "--permission=launch-process:ask-user",
+    "--permission=linear:ask-user",
+    "--permission=notion:ask-user",
+    "--permission=remove-files:ask-user",
+    "--permission=save-file:ask-user",
+    "--permission=sentry:ask-user",
+    "--permission=setup-script:ask-user",
+    "--permission=shell:ask-user",
+    "--permission=str-replace-editor:ask-user",
+    "--permission=stripe:ask-user",
+    "--permission=supabase:ask-user",
+    "--permission=web-fetch:ask-user",
+    "--permission=web-search:ask-user",
+    "--permission=write:ask-user",
+    "--permission=write-process:ask-user",
 ];
 
 fn nothing_to_do(_: &AgentJob, _: &str) -> Result<()> {

@@ -95,6 +95,11 @@ async fn gemini_asks_first() {
 }
 
 #[tokio::test]
+async fn auggie_asks_first() {
+    refuses_what_nobody_permits(AgentKind::Auggie).await;
+}
+
+#[tokio::test]
 async fn opencode_does_what_is_allowed() {
     does_what_is_allowed(AgentKind::Openai).await;
 }
@@ -105,6 +110,11 @@ async fn gemini_does_what_is_allowed() {
 }
 
 #[tokio::test]
+async fn auggie_does_what_is_allowed() {
+    does_what_is_allowed(AgentKind::Auggie).await;
+}
+
+#[tokio::test]
 async fn opencode_plans_first() {
     plans_first(AgentKind::Openai).await;
 }
@@ -112,6 +122,33 @@ async fn opencode_plans_first() {
 #[tokio::test]
 async fn gemini_plans_first() {
     plans_first(AgentKind::Gemini).await;
+}
+
+#[tokio::test]
+async fn auggie_plans_first() {
+    plans_first(AgentKind::Auggie).await;
+}
+
+/// auggie's own mode only asks the model to change nothing; this one does not obey.
+#[tokio::test]
+async fn auggie_changes_nothing_before_its_plan_is_approved() {
+    let (session, model) = (Session::new(), Model::start().await.unwrap());
+    let mut run = run(&session, &model, AgentKind::Auggie, "[[write]] a file");
+    run.options.permission_mode = PermissionMode::Plan;
+    run.has_people = true;
+    let mut running = run.start(AgentKind::Auggie).await;
+    let plan = running.question().await;
+    assert_eq!(plan["kind"], "plan", "nobody is asked for a step: {plan}");
+    let hello = session.work().join("hello.txt");
+    assert!(!hello.exists());
+    running.answer(&plan, Answer::Allow { for_session: false });
+    let step = running.question().await;
+    assert_eq!(step["kind"], "tool", "{step}");
+    running.answer(&step, Answer::Allow { for_session: false });
+    let ended = running.finish().await;
+    assert_eq!(ended.end.failure, None, "{:?}", ended.events);
+    assert_eq!(ended.texts(EventType::AgentToolResult, "ok"), "false\ntrue");
+    assert!(hello.exists(), "{:?}", ended.events);
 }
 
 #[tokio::test]
