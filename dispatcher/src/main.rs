@@ -1,5 +1,7 @@
 //! `clawlink`: the dispatcher and its operator's tools.
 
+mod admin;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,12 +10,11 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clawlink::app::App;
 use clawlink::audit::verify::{self, Anchor};
-use clawlink::auth::principal::KeyRole;
 use clawlink::bench::args::BenchArgs;
 use clawlink::blobs::Blobs;
 use clawlink::config::{self, Listen, S3AloneSettings, S3Settings, Settings, UpSettings};
 use clawlink::secrets::Keys;
-use clawlink::{audit, auth, autoscale, bench, objects, probe, schema, serve, up, workspaces};
+use clawlink::{autoscale, bench, objects, probe, schema, serve, up};
 use clawlink_shared::secret::Secret;
 use clawlink_shared::settings::process_environment;
 use clawlink_shared::shutdown::Shutdown;
@@ -103,7 +104,7 @@ enum Command {
     /// Operator's tasks on the database.
     Admin {
         #[command(subcommand)]
-        task: Admin,
+        task: admin::Task,
     },
     /// The audit log.
     Audit {
@@ -162,50 +163,6 @@ enum Objects {
         s3: S3Settings,
         /// The object's name.
         key: String,
-    },
-}
-
-#[derive(Subcommand)]
-enum Admin {
-    /// Makes an account and prints a token that gives it a password; for where registration
-    /// is closed.
-    CreateUser {
-        #[command(flatten)]
-        settings: Settings,
-        #[command(flatten)]
-        of: Installation,
-        /// The person's e-mail address.
-        #[arg(long)]
-        email: String,
-        /// A name that nobody else has.
-        #[arg(long)]
-        username: String,
-    },
-    /// Prints a token with which a person sets a new password, once.
-    ResetPassword {
-        #[command(flatten)]
-        settings: Settings,
-        #[command(flatten)]
-        of: Installation,
-        /// The person's e-mail address.
-        #[arg(long)]
-        email: String,
-    },
-    /// Makes an API key and prints it once.
-    CreateKey {
-        #[command(flatten)]
-        settings: Settings,
-        #[command(flatten)]
-        of: Installation,
-        /// The workspace's slug; made if it does not exist.
-        #[arg(long, default_value = "default")]
-        workspace: String,
-        /// A name for lists and audit.
-        #[arg(long)]
-        name: String,
-        /// What the key may do.
-        #[arg(long, value_enum, default_value = "developer")]
-        role: KeyRole,
     },
 }
 
@@ -379,60 +336,10 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 report.to_text()
             });
         }
-        Command::Admin { task } => Box::pin(admin(task)).await?,
+        Command::Admin { task } => Box::pin(admin::run(task)).await?,
         Command::Audit { task } => return Box::pin(check_audit(task)).await,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn admin(task: Admin) -> anyhow::Result<()> {
-    match task {
-        Admin::CreateUser {
-            settings,
-            of,
-            email,
-            username,
-        } => {
-            let mut db = of.connect(&settings).await?;
-            let mut transaction = db.begin().await?;
-            let token = auth::reset::create(&mut transaction, &email, &username).await;
-            let token = token.map_err(|error| anyhow::anyhow!("make the account: {error}"))?;
-            transaction.commit().await?;
-            say(&auth::reset::explain(&settings.sign_in, &token));
-        }
-        Admin::ResetPassword {
-            settings,
-            of,
-            email,
-        } => {
-            let mut db = of.connect(&settings).await?;
-            let mut transaction = db.begin().await?;
-            let token = auth::reset::issue(&mut transaction, &email).await?;
-            let token = token.with_context(|| format!("nobody has the address {email}"))?;
-            transaction.commit().await?;
-            say(&auth::reset::explain(&settings.sign_in, &token));
-        }
-        Admin::CreateKey {
-            settings,
-            of,
-            workspace,
-            name,
-            role,
-        } => {
-            let mut db = of.connect(&settings).await?;
-            let mut transaction = db.begin().await?;
-            let tuning = &settings.tuning;
-            let caps = (tuning.running_cap, tuning.pending_cap);
-            let workspace =
-                workspaces::ensure(&mut transaction, &workspace, caps.0, caps.1).await?;
-            let by = audit::Actor::operator();
-            let key =
-                auth::api_key::create_by(&mut transaction, workspace, &name, role, &by).await?;
-            transaction.commit().await?;
-            say(key.expose());
-        }
-    }
-    Ok(())
 }
 
 /// Failure is for a log that was tampered with.

@@ -123,3 +123,11 @@ pub(crate) async fn revoke_made_by(
     }
     Ok(revoked.into_iter().map(|(_, id)| id).collect())
 }
+
+/// How many keys that the person made let somebody in now, in all workspaces.
+pub(crate) async fn count_valid_made_by(
+    db: &mut PgConnection,
+    user: UserId,
+) -> anyhow::Result<i64> {
+    store::count_valid_made_by(db, user).await
+}

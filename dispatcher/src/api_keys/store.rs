@@ -120,3 +120,19 @@ pub(super) async fn revoke_made_by(
         .map(|row| (WorkspaceId(row.workspace_id), ApiKeyId(row.id)))
         .collect())
 }
+
+/// How many of the person's keys, of all workspaces, are neither revoked nor expired.
+pub(super) async fn count_valid_made_by(
+    db: &mut PgConnection,
+    user: UserId,
+) -> anyhow::Result<i64> {
+    let count = sqlx::query_scalar!(
+        "select count(*) as \"count!\" from api_keys
+         where created_by = $1 and revoked_at is null
+            and (expires_at is null or expires_at > now())",
+        user.0,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(count)
+}

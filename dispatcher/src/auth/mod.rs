@@ -7,6 +7,7 @@
 
 pub mod admit;
 pub mod api_key;
+pub mod disable;
 mod http;
 pub mod limits;
 pub mod oidc;

@@ -10,7 +10,7 @@
 mod perform;
 mod store;
 
-use clawlink_shared::id::{ExecutionId, SessionId, WorkspaceId};
+use clawlink_shared::id::{ApiKeyId, ExecutionId, SessionId, UserId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc};
@@ -38,6 +38,13 @@ pub enum Effect {
         /// The workspace that has one more free place.
         workspace: WorkspaceId,
     },
+    /// The operator ended somebody's rights: dispatchers must not remember them.
+    ForgetRights {
+        /// Whose.
+        user: UserId,
+        /// Keys that ended with them.
+        keys: Vec<ApiKeyId>,
+    },
     /// A turn ended: write its log to `turns/{n}.events.jsonl` and prune old archives.
     ArchiveTurn {
         /// Which.
@@ -64,7 +71,7 @@ impl Effect {
 
     fn is_slow(&self) -> bool {
         match self {
-            Self::Enqueue { .. } | Self::Advance { .. } => false,
+            Self::Enqueue { .. } | Self::Advance { .. } | Self::ForgetRights { .. } => false,
             Self::ArchiveTurn { .. } | Self::FollowTask { .. } | Self::DeleteObjects { .. } => true,
         }
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::store;
 use super::{Effect, Lane, Own};
 use crate::app::App;
-use crate::executions;
+use crate::{auth, executions};
 
 /// Quick effects of one round: one query, one script call, one delete for all of them.
 const QUICK_BATCH: usize = 200;
@@ -139,6 +139,7 @@ async fn perform_quick(app: &App, batch: Vec<Own>) -> anyhow::Result<()> {
                 sessions.push(*session);
                 workspaces.push(*workspace);
             }
+            Effect::ForgetRights { user, keys } => auth::disable::perform(app, *user, keys),
             _ => tracing::error!(id = one.id, "outbox row in the wrong lane"),
         }
     }
@@ -208,7 +209,7 @@ async fn perform_slow(app: &App, one: Own, attempts: i32) {
             executions::portal::follow::follow(app, *execution).await
         }
         Effect::DeleteObjects { session } => executions::delete_objects(app, *session).await,
-        Effect::Enqueue { .. } | Effect::Advance { .. } => {
+        Effect::Enqueue { .. } | Effect::Advance { .. } | Effect::ForgetRights { .. } => {
             Err(anyhow::anyhow!("outbox row in the wrong lane"))
         }
     };

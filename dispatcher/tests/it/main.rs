@@ -20,6 +20,7 @@ mod client;
 mod contract;
 mod db;
 mod defects;
+mod disabled;
 mod e2e;
 mod edge;
 mod execute;

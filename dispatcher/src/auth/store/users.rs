@@ -187,6 +187,23 @@ pub(in crate::auth) async fn verify_email(
     Ok(done.rows_affected() == 0)
 }
 
+/// Keeps the person out, or not any more; false if it is so already.
+pub(in crate::auth) async fn set_disabled(
+    db: &mut PgConnection,
+    id: UserId,
+    to: bool,
+) -> anyhow::Result<bool> {
+    let done = sqlx::query!(
+        "update users set disabled_at = case when $2 then now() end, updated_at = now()
+         where id = $1 and (disabled_at is null) = $2",
+        id.0,
+        to,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Whether somebody has this name.
 pub(in crate::auth) async fn has_username(
     db: &mut PgConnection,
