@@ -20,6 +20,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// How plans are made. Compiling one takes longer than any of our statements may. A plan is kept
 /// while its connection lives: one made while a table was small would read all of it for as
 /// long, where every statement has its index.
+///
+/// A plan is kept only if it looks no dearer than one for the values at hand. Where it would (a
+/// limit, few elements of an array), and planning costs more than it saves, a statement hides
+/// the value behind a sub-select: `limit (select $1)`.
 const PLANNING: [(&str, &str); 2] = [("jit", "off"), ("enable_seqscan", "off")];
 /// How long a caller waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);

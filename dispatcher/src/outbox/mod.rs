@@ -1,8 +1,8 @@
 //! Side effects after a commit: written in the transaction, performed afterwards by any
 //! replica, at least once. Every effect is idempotent.
 //!
-//! Two lanes, so that the queue never waits for S3: quick effects (queue) are taken many at a
-//! time and performed together; slow ones (S3) one at a time by each of a few loops. A row is
+//! Two lanes, so that the queue never waits for S3: quick effects (queue) are performed many
+//! together; slow ones (S3) one by one, in a few loops side by side. A row is
 //! taken by pushing its due time forward, so a replica that dies leaves it to another; no
 //! transaction is open while an effect is performed. The rows of the busiest paths are written
 //! as taken by the replica that writes them, if it has room ([`Places`]).
@@ -19,7 +19,7 @@ use crate::app::App;
 
 /// Effects that wait in one replica for its own loops; more are left to whoever looks first.
 const QUICK_PLACES: usize = 1024;
-const SLOW_PLACES: usize = 64;
+const SLOW_PLACES: usize = 512;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +107,8 @@ impl Rows {
 struct Own {
     id: i64,
     effect: Effect,
+    /// How often it was begun, this time included.
+    attempts: i32,
 }
 
 /// One lane of this replica: what it performs first, and what wakes it to look for more.
@@ -187,7 +189,11 @@ impl Places {
             false => self.quick.take(),
         };
         match place {
-            Some(place) => drop(place.send(Own { id, effect })),
+            Some(place) => drop(place.send(Own {
+                id,
+                effect,
+                attempts: 1,
+            })),
             None => lane.poked.notify_one(),
         }
     }
@@ -197,6 +203,7 @@ impl Places {
 pub fn spawn(app: &App) {
     let tracker = app.shutdown.tracker();
     tracker.spawn(perform::quick_loop(app.clone()));
+    tracker.spawn(perform::slow_looks(app.clone()));
     for _ in 0..perform::SLOW_LOOPS {
         tracker.spawn(perform::slow_loop(app.clone()));
     }

@@ -1,4 +1,4 @@
-//! Performing effects: the two loops.
+//! Performing effects: the loops of the two lanes.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use crate::{auth, executions};
 
 /// Quick effects of one round: one query, one script call, one delete for all of them.
 const QUICK_BATCH: usize = 200;
+/// Slow effects that are taken at one time; they are performed one by one.
+const SLOW_BATCH: usize = 64;
 /// Slow effects that one replica performs side by side.
 pub(super) const SLOW_LOOPS: usize = 6;
 /// A replica that does not finish an effect in this time has lost it to others.
@@ -37,7 +39,7 @@ pub(super) async fn quick_loop(app: App) {
             while batch.len() < QUICK_BATCH && own.try_recv().map(|one| batch.push(one)).is_ok() {}
             perform_quick(&app, std::mem::take(&mut batch)).await?;
             if looks.are_due() {
-                let found = quick_due(&app).await?;
+                let found = take(&app, false, QUICK_LEASE, QUICK_BATCH).await?;
                 looks.found(found.len() == QUICK_BATCH);
                 perform_quick(&app, found).await?;
             }
@@ -94,13 +96,19 @@ impl Looks {
 /// Leaves what this replica still had for itself to the others.
 async fn leave(app: &App, own: &mut mpsc::Receiver<Own>) {
     own.close();
-    let mut ids = Vec::new();
+    let mut left = Vec::new();
     while let Ok(one) = own.try_recv() {
-        ids.push(one.id);
+        left.push(one);
     }
-    if ids.is_empty() {
+    give_back(app, left).await;
+}
+
+/// Makes effects that this replica has taken due for all.
+async fn give_back(app: &App, left: Vec<Own>) {
+    if left.is_empty() {
         return;
     }
+    let ids: Vec<i64> = left.iter().map(|one| one.id).collect();
     let leaving = async {
         let mut db = app.db.acquire().await?;
         store::put_off(&mut db, &ids, Duration::ZERO).await
@@ -113,16 +121,24 @@ async fn leave(app: &App, own: &mut mpsc::Receiver<Own>) {
     }
 }
 
-/// Takes what is due, whoever wrote it.
-async fn quick_due(app: &App) -> anyhow::Result<Vec<Own>> {
+/// Takes what is due in a lane, whoever wrote it.
+async fn take(
+    app: &App,
+    is_slow: bool,
+    lease: Duration,
+    limit: usize,
+) -> anyhow::Result<Vec<Own>> {
     let mut db = app.db.acquire().await?;
-    let taken = store::take(&mut db, false, QUICK_LEASE, QUICK_BATCH as i64).await?;
+    let taken = store::take(&mut db, is_slow, lease, limit as i64).await?;
     let known = taken.into_iter().filter_map(|one| {
         if one.effect.is_none() {
             tracing::error!(id = one.id, "outbox row of an unknown kind");
         }
-        let (id, effect) = (one.id, one.effect?);
-        Some(Own { id, effect })
+        Some(Own {
+            id: one.id,
+            effect: one.effect?,
+            attempts: one.attempts,
+        })
     });
     Ok(known.collect())
 }
@@ -157,52 +173,50 @@ async fn perform_quick(app: &App, batch: Vec<Own>) -> anyhow::Result<()> {
     }
 }
 
+/// Looks for slow effects that are due, and leaves them to this replica's loops. Where those
+/// have enough, it waits, and others may take the rest.
+pub(super) async fn slow_looks(app: App) {
+    let lane = &app.lanes.slow;
+    let mut found = Vec::new();
+    loop {
+        match take(&app, true, SLOW_LEASE, SLOW_BATCH).await {
+            Ok(taken) => found = taken,
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "outbox not read"),
+        }
+        let may_be_more = found.len() == SLOW_BATCH;
+        while !found.is_empty() {
+            tokio::select! {
+                place = lane.places.reserve() => match place {
+                    Ok(place) => place.send(found.remove(0)),
+                    Err(_) => break,
+                },
+                () = app.shutdown.soft().cancelled() => break,
+            }
+        }
+        if !found.is_empty() || (!may_be_more && !rest(&app, lane).await) {
+            break;
+        }
+    }
+    give_back(&app, found).await;
+}
+
 /// One of several: a long effect holds up its own loop only.
 pub(super) async fn slow_loop(app: App) {
     let lane = &app.lanes.slow;
-    let mut looks = Looks::default();
     loop {
-        while looks.are_due() && !app.shutdown.soft().is_cancelled() {
-            let found = slow_due(&app).await.unwrap_or_else(|error| {
-                tracing::warn!(error = format!("{error:#}"), "outbox not read");
-                None
-            });
-            looks.found(found.is_some());
-            if let Some((one, attempts)) = found {
-                perform_slow(&app, one, attempts).await;
-            }
-        }
         let next = async { lane.own.lock().await.recv().await };
         tokio::select! {
-            one = next => {
-                if let Some(one) = one {
-                    perform_slow(&app, one, 1).await;
-                }
-            }
-            goes_on = rest(&app, lane) => match goes_on {
-                true => looks.ask(),
-                false => break,
+            one = next => match one {
+                Some(one) => perform_slow(&app, one).await,
+                None => break,
             },
+            () = app.shutdown.soft().cancelled() => break,
         }
     }
     leave(&app, &mut *lane.own.lock().await).await;
 }
 
-/// Takes the slow effect that is due first, whoever wrote it, and how often it was taken.
-async fn slow_due(app: &App) -> anyhow::Result<Option<(Own, i32)>> {
-    let mut db = app.db.acquire().await?;
-    let taken = store::take(&mut db, true, SLOW_LEASE, 1).await?;
-    let known = taken.into_iter().next().and_then(|one| {
-        if one.effect.is_none() {
-            tracing::error!(id = one.id, "outbox row of an unknown kind");
-        }
-        let (id, effect) = (one.id, one.effect?);
-        Some((Own { id, effect }, one.attempts))
-    });
-    Ok(known)
-}
-
-async fn perform_slow(app: &App, one: Own, attempts: i32) {
+async fn perform_slow(app: &App, one: Own) {
     let performed = match &one.effect {
         Effect::ArchiveTurn { execution } => executions::archive_turn(app, *execution).await,
         Effect::FollowTask { execution } => {
@@ -217,19 +231,13 @@ async fn perform_slow(app: &App, one: Own, attempts: i32) {
         let mut db = app.db.acquire().await?;
         match &performed {
             Ok(()) => store::done_one(&mut db, one.id).await,
-            Err(_) => store::put_off(&mut db, &[one.id], pause_after(attempts)).await,
+            Err(_) => store::put_off(&mut db, &[one.id], pause_after(one.attempts)).await,
         }
     };
     let noted = noted.await;
     if let Err(error) = performed {
-        let (error, id, effect) = (format!("{error:#}"), one.id, one.effect);
-        tracing::warn!(
-            error,
-            id,
-            ?effect,
-            attempts,
-            "effect failed; it is tried again"
-        );
+        let error = format!("{error:#}");
+        tracing::warn!(error, effect = ?one, "effect failed; it is tried again");
     }
     if let Err(error) = noted {
         tracing::warn!(

@@ -41,8 +41,8 @@ pub(super) async fn take(
     let rows = sqlx::query!(
         "update outbox set due_at = now() + $2::interval, attempts = attempts + 1
          where id in (
-            select id from outbox where is_slow = $1 and due_at <= now()
-            order by due_at, id limit $3 for update skip locked)
+            select id from outbox where is_slow = (select $1::boolean) and due_at <= now()
+            order by due_at, id limit (select $3::bigint) for update skip locked)
          returning id, effect, attempts",
         is_slow,
         interval(lease),

@@ -152,18 +152,22 @@ async fn try_confirm(
     lease_hash: &[u8; 32],
     by: &Claimant<'_>,
 ) -> anyhow::Result<Tried> {
-    // The first free place from one that follows from the id: neighbours in the queue, which
-    // are claimed at the same time, look at different ones.
+    // Of the free places the one that the id picks: neighbours in the queue, which are claimed
+    // at the same time and see the same places, take different ones. (The next free one after
+    // a place of their own would not do: who had to move on pushes the neighbour on, for ever.)
     let row = sqlx::query!(
         "with taken as (
             select place from executions
             where workspace_id = $2 and state in ('planning', 'running', 'waiting')
                 and not is_external
+         ), room as (
+            select running_cap, running_cap - (select count(*) from taken) as free
+            from workspaces where id = $2
          ), free as (
-            select place from workspaces, generate_series(0, running_cap - 1) as place
-            where id = $2 and (select count(*) from taken) < running_cap
+            select place from room, generate_series(0, running_cap - 1) as place
+            where free > 0
                 and place not in (select taken.place from taken where taken.place is not null)
-            order by (place - $1::bigint % running_cap + running_cap) % running_cap limit 1
+            offset (select $1::bigint % greatest(free, 1) from room) limit 1
          ), claimed as (
             update executions e set state = 'planning', attempt = attempt + 1, lease_hash = $3,
                 claim_id = $4, worker_id = $5, worker_root = $6, claimed_at = now(),

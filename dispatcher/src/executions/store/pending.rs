@@ -42,12 +42,14 @@ pub(crate) async fn ready_of(
 ) -> anyhow::Result<Vec<Ready>> {
     let executions: Vec<i64> = executions.iter().map(|id| id.0).collect();
     let sessions: Vec<uuid::Uuid> = sessions.iter().map(|id| id.0).collect();
+    // `is true` keeps it from going through all that is pending, where that is little.
     let rows = sqlx::query_as!(
         Row,
         "with wanted as materialized (
             select e.* from executions e
-            where (e.id = any($1) or e.session_id = any($2))
-                and e.state = 'pending' and e.cancel_requested_at is null
+            where (e.id = any((select $1::bigint[])::bigint[])
+                    or e.session_id = any((select $2::uuid[])::uuid[]))
+                and (e.state = 'pending') is true and e.cancel_requested_at is null
                 and not exists (select from executions earlier
                     where earlier.session_id = e.session_id and earlier.turn < e.turn
                         and earlier.state in ('pending', 'planning', 'running', 'waiting'))
