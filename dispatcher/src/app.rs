@@ -18,6 +18,7 @@ use crate::blobs::Blobs;
 use crate::bus::Bus;
 use crate::config::{Settings, Tuning};
 use crate::db::Db;
+use crate::executions::control::Recent;
 use crate::executions::reconcile::Rebuild;
 use crate::github::Github;
 use crate::http::limit::Limiter;
@@ -71,6 +72,8 @@ pub struct Parts {
     pub limiter: Limiter,
     /// Wakes the reconciler.
     pub rebuild: Rebuild,
+    /// What this replica saw last of executions that workers hold.
+    pub recent: Recent,
     /// Refused strangers who are not yet counted in Postgres.
     pub denials: Denials,
     /// The schema owner's URL, for [`App::prepare`].
@@ -120,6 +123,7 @@ impl App {
             limiter: Limiter::new(settings.tuning.rate_per_minute),
             lanes: Lanes::default(),
             rebuild: Rebuild::default(),
+            recent: Recent::default(),
             denials: Denials::default(),
             owner_url: settings.database_migration_url.clone(),
             policies: policies::Cache::default(),

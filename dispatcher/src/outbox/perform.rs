@@ -122,12 +122,7 @@ async fn give_back(app: &App, left: Vec<Own>) {
 }
 
 /// Takes what is due in a lane, whoever wrote it.
-async fn take(
-    app: &App,
-    is_slow: bool,
-    lease: Duration,
-    limit: usize,
-) -> anyhow::Result<Vec<Own>> {
+async fn take(app: &App, is_slow: bool, lease: Duration, limit: usize) -> anyhow::Result<Vec<Own>> {
     let mut db = app.db.acquire().await?;
     let taken = store::take(&mut db, is_slow, lease, limit as i64).await?;
     let known = taken.into_iter().filter_map(|one| {

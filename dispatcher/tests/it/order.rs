@@ -71,6 +71,40 @@ async fn a_workspace_runs_as_many_as_its_cap_also_under_a_storm_of_claims() {
     assert!(held.is_empty());
 }
 
+/// One that had to move on because its place was taken must not make its neighbour move on too.
+#[tokio::test]
+async fn claims_side_by_side_take_different_places() {
+    const PLACES: i32 = 40;
+    const WORKERS: usize = 8;
+    const EACH: usize = 15;
+    let test = TestApp::start_with(|settings| settings.tuning.running_cap = PLACES).await;
+    for _ in 0..2 + WORKERS * EACH {
+        test.submit().await;
+    }
+    let first = Worker::new(&test.dispatcher);
+    // They stay, so that the places of later ones are taken.
+    let _staying = [first.run().await, first.run().await];
+    let working = (0..WORKERS).map(|_| async {
+        let worker = Worker::new(&test.dispatcher);
+        let mut held = worker.run().await;
+        for _ in 1..EACH {
+            let next = worker.run().await;
+            held.complete(0).await;
+            held = next;
+        }
+        held.complete(0).await;
+    });
+    futures::future::join_all(working).await;
+    let metrics = test.get("/metrics").send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let contested = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("clawlink_places_contested_total "))
+        .map_or(0, |count| count.parse::<usize>().unwrap());
+    let claims = WORKERS * EACH;
+    assert!(contested < claims / 3, "{contested} of {claims} claims");
+}
+
 #[tokio::test]
 async fn a_full_workspace_says_so_and_moves_on_at_once() {
     let test = TestApp::start_with(|settings| settings.tuning.running_cap = 1).await;

@@ -11,7 +11,8 @@ use time::Duration;
 
 use super::archive::key_of;
 use super::protocol::Protocol;
-use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless, told};
+use super::recent::Looks;
+use super::{lease_lost, not_acknowledged, told};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
@@ -47,10 +48,15 @@ pub(super) async fn complete(
     let work = work_of(&report);
     let mut places = Places::reserve(&app);
     let mut archive_is_there = None;
-    for _ in 0..MAX_LOOKS {
+    let mut looks = Looks::of(&app, id, &hash);
+    loop {
         let mut db = app.db.acquire().await?;
-        let held = locked::look(&mut db, id, &hash).await?;
-        let held = held.ok_or_else(lease_lost)?;
+        let is_done = |held: &Locked| {
+            held.state == State::Running
+                && held.acked_at.is_some()
+                && u64::try_from(held.last_n) == Ok(report.last_n)
+        };
+        let held = looks.next(&mut db, is_done).await?;
         if is_recorded(&held)? {
             return Ok(done());
         }
@@ -104,7 +110,6 @@ pub(super) async fn complete(
             Ended::Changed => {}
         }
     }
-    Err(restless())
 }
 
 /// A report that can be recorded.

@@ -17,12 +17,13 @@ use serde::{Deserialize, Deserializer};
 use sqlx::Connection;
 
 use super::protocol::Protocol;
-use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless, told};
+use super::recent::Looks;
+use super::{lease_lost, not_acknowledged, told};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
 use crate::executions::store::events::{Appended, NewEvent};
-use crate::executions::store::{lease, locked};
+use crate::executions::store::lease;
 use crate::executions::{publish, spending};
 use crate::http::extract::{Path, read};
 
@@ -76,12 +77,13 @@ async fn store(
     (first, last): (i64, i64),
 ) -> ApiResult<(i64, Option<Appended>)> {
     let lease = app.tuning.lease;
+    let mut looks = Looks::of(app, id, hash);
     let mut db = app.db.acquire().await?;
-    for _ in 0..MAX_LOOKS {
-        let held = locked::look(&mut db, id, hash).await?;
-        let held = held
-            .filter(|held| held.state.is_active())
-            .ok_or_else(lease_lost)?;
+    loop {
+        let mut held = looks.next(&mut db, |held| held.last_n == first - 1).await?;
+        if !held.state.is_active() {
+            return Err(lease_lost());
+        }
         if held.acked_at.is_none() {
             return Err(not_acknowledged());
         }
@@ -89,7 +91,7 @@ async fn store(
             return Err(ApiError::events_missing(held.last_n as u64));
         }
         if held.last_n >= last {
-            let worker = lease::renew(&mut db, id, hash, lease, false).await?;
+            let worker = lease::renew(&mut db, id, hash, lease).await?;
             worker.ok_or_else(lease_lost)?;
             return Ok((held.last_n, None));
         }
@@ -119,10 +121,12 @@ async fn store(
             }
         };
         if stored.is_some() {
+            held.last_n = last;
+            held.log.last_seq += new.len() as i64;
+            looks.keep(held);
             return Ok((last, stored));
         }
     }
-    Err(restless())
 }
 
 /// The events up to the first line that cannot be stored, and why that one cannot.

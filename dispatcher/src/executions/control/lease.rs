@@ -14,11 +14,13 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::protocol::Protocol;
-use super::{MAX_LOOKS, lease_lost, not_acknowledged, restless, told};
+use super::recent::Looks;
+use super::{lease_lost, not_acknowledged, told};
 use crate::app::App;
 use crate::auth::admit::LeaseHash;
 use crate::error::{ApiError, ApiResult};
-use crate::executions::store::{lease, locked, orders};
+use crate::executions::store::locked::{self, Locked};
+use crate::executions::store::{lease, orders};
 use crate::executions::{presence, publish};
 use crate::http::extract::{Json, Path, Query};
 use crate::{approvals, messages};
@@ -30,7 +32,10 @@ pub(super) async fn ack(
     Path(id): Path<ExecutionId>,
     Extension(LeaseHash(hash)): Extension<LeaseHash>,
 ) -> ApiResult<axum::Json<LeaseRenewed>> {
-    renew(&app, id, &hash, true).await
+    let mut db = app.db.acquire().await?;
+    let held = locked::acknowledge(&mut db, id, &hash, app.tuning.lease).await?;
+    app.recent.put(&hash, held.ok_or_else(lease_lost)?);
+    Ok(axum::Json(renewed(&app)))
 }
 
 /// `POST …/heartbeat`: the worker lives.
@@ -40,26 +45,14 @@ pub(super) async fn heartbeat(
     Path(id): Path<ExecutionId>,
     Extension(LeaseHash(hash)): Extension<LeaseHash>,
 ) -> ApiResult<axum::Json<LeaseRenewed>> {
-    renew(&app, id, &hash, false).await
-}
-
-async fn renew(
-    app: &App,
-    id: ExecutionId,
-    hash: &[u8; 32],
-    ack: bool,
-) -> ApiResult<axum::Json<LeaseRenewed>> {
     let mut db = app.db.acquire().await?;
-    let worker = lease::renew(&mut db, id, hash, app.tuning.lease, ack).await?;
+    let worker = lease::renew(&mut db, id, &hash, app.tuning.lease).await?;
     drop(db);
     let worker = worker.ok_or_else(lease_lost)?;
-    // An acknowledgement follows a claim, which has said so.
-    if !ack {
-        let bus = app.bus.clone();
-        let tracker = app.shutdown.tracker();
-        tracker.spawn(async move { presence::busy(&bus, &worker).await });
-    }
-    Ok(axum::Json(renewed(app)))
+    let bus = app.bus.clone();
+    let tracker = app.shutdown.tracker();
+    tracker.spawn(async move { presence::busy(&bus, &worker).await });
+    Ok(axum::Json(renewed(&app)))
 }
 
 /// `POST …/state`: 200 means that the change is committed; repeating it changes nothing.
@@ -73,17 +66,21 @@ pub(super) async fn state(
     if !matches!(change.to, State::Running | State::Waiting) {
         return Err(ApiError::invalid("`to` must be running or waiting"));
     }
+    let mut looks = Looks::of(&app, id, &hash);
     let mut db = app.db.acquire().await?;
-    for _ in 0..MAX_LOOKS {
-        let held = locked::look(&mut db, id, &hash).await?;
-        let held = held
-            .filter(|held| held.state.is_active())
-            .ok_or_else(lease_lost)?;
+    loop {
+        let is_start = |held: &Locked| {
+            held.state == State::Planning && change.to == State::Running && held.acked_at.is_some()
+        };
+        let mut held = looks.next(&mut db, is_start).await?;
+        if !held.state.is_active() {
+            return Err(lease_lost());
+        }
         if held.acked_at.is_none() {
             return Err(not_acknowledged());
         }
         if held.state == change.to {
-            let worker = lease::renew(&mut db, id, &hash, app.tuning.lease, false).await?;
+            let worker = lease::renew(&mut db, id, &hash, app.tuning.lease).await?;
             worker.ok_or_else(lease_lost)?;
             return Ok(axum::Json(renewed(&app)));
         }
@@ -110,10 +107,12 @@ pub(super) async fn state(
         let changed = lease::change(&mut db, &held, Some(shown), change.to).await?;
         if let Some(appended) = changed {
             publish(&app, id, appended);
+            held.state = change.to;
+            held.log.last_seq += 1;
+            looks.keep(held);
             return Ok(axum::Json(renewed(&app)));
         }
     }
-    Err(restless())
 }
 
 /// Query of the control long-poll.

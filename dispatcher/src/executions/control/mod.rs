@@ -12,12 +12,14 @@ mod events;
 mod lease;
 mod protocol;
 mod pull_request;
+mod recent;
 mod told;
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
+pub use recent::Recent;
 
 /// What workers call.
 pub fn routes(app: &App) -> Routes {
@@ -138,13 +140,9 @@ pub fn routes(app: &App) -> Routes {
         )
 }
 
-/// How often a call looks again at an execution that changed between being read and being
-/// written. Only its one worker, cancels and wait reasons change it, so that once is rare.
-const MAX_LOOKS: usize = 16;
-
-/// 503: it changed each time; the worker repeats its call.
+/// 503: it changed each time that it was looked at; the worker repeats its call.
 fn restless() -> ApiError {
-    let cause = anyhow::anyhow!("the execution changed {MAX_LOOKS} times while it was read");
+    let cause = anyhow::anyhow!("the execution changed whenever it was read");
     ApiError::unavailable("try again in a moment", cause)
 }
 

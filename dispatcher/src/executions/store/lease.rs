@@ -100,7 +100,10 @@ pub(crate) async fn confirm(
             .downcast_ref::<sqlx::Error>()
             .and_then(|error| error.as_database_error()?.constraint());
         return Ok(Confirmed::Refused(match broken {
-            Some("executions_one_per_place") => continue,
+            Some("executions_one_per_place") => {
+                metrics::counter!("clawlink_places_contested_total").increment(1);
+                continue;
+            }
             Some("executions_one_active_per_session") => Refusal::Gone,
             Some("executions_one_per_claim") => Refusal::ClaimUsed,
             _ => return Err(error),
@@ -238,24 +241,21 @@ async fn try_confirm(
     })
 }
 
-/// Renews a lease, and acknowledges it if `ack`. Answers the worker's id, whose presence it
-/// proves; `None` if the lease is not current.
+/// Renews a lease. Answers the worker's id, whose presence it proves; `None` if the lease is not
+/// current.
 pub(crate) async fn renew(
     db: &mut PgConnection,
     execution: ExecutionId,
     lease_hash: &[u8; 32],
     lease: Duration,
-    ack: bool,
 ) -> anyhow::Result<Option<String>> {
     let worker = sqlx::query_scalar!(
-        "update executions set lease_expires_at = now() + $3,
-            acked_at = case when $4 then coalesce(acked_at, now()) else acked_at end
+        "update executions set lease_expires_at = now() + $3
          where id = $1 and lease_hash = $2 and state in ('planning', 'running', 'waiting')
          returning worker_id",
         execution.0,
         &lease_hash[..],
         interval(lease),
-        ack,
     )
     .fetch_optional(db)
     .await?;

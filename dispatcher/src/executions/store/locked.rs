@@ -2,6 +2,8 @@
 //! where the change itself compares. Every change of state appends an event, so whoever finds
 //! the log's end where it was read finds the same state, attempt and lease.
 
+use std::time::Duration;
+
 use clawlink_shared::agent::AgentKind;
 use clawlink_shared::execution::{OnWorkerLost, State};
 use clawlink_shared::id::{ClaimId, ExecutionId, SessionId, TaskId, WorkspaceId};
@@ -9,6 +11,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::events::LockedLog;
+use super::lease::interval;
 
 /// An execution as it was read.
 #[derive(Debug, Clone)]
@@ -70,21 +73,20 @@ pub(crate) struct CancelRequest {
     pub(crate) by: Option<String>,
 }
 
-/// Reads one row, locked or not: the same columns, one place to turn them into a [`Locked`].
-macro_rules! read_row {
-    ($lock:literal, $db:expr, $execution:expr, $lease:expr, $workspace:expr) => {{
+/// One row of a statement, read or changed by it: the same columns, one place to turn them into
+/// a [`Locked`].
+macro_rules! row {
+    ($before:literal, $after:literal, $db:expr, $execution:expr, $($value:expr),*) => {{
         let row = sqlx::query!(
-            "select session_id, workspace_id, task_id, is_external, state, agent, turn, attempt, last_seq, last_n, orders,
-                unacknowledged, claim_id, worker_id, claimed_at, acked_at,
-                lease_expires_at, cancel_requested_at, cancel_reason, cancelled_by,
-                on_worker_lost, resumed_after_loss, ended_at, pr_url, clock_timestamp() as \"now!\"
-             from executions
-             where id = $1 and ($2::bytea is null or lease_hash = $2)
-                 and ($3::bigint is null or workspace_id = $3) "
-                + $lock,
+            $before
+                + "session_id, workspace_id, task_id, is_external, state, agent, turn, attempt,
+                    last_seq, last_n, orders, unacknowledged, claim_id, worker_id, claimed_at,
+                    acked_at, lease_expires_at, cancel_requested_at, cancel_reason, cancelled_by,
+                    on_worker_lost, resumed_after_loss, ended_at, pr_url,
+                    clock_timestamp() as \"now!\" "
+                + $after,
             $execution.0,
-            $lease.map(|hash: &[u8; 32]| &hash[..]),
-            $workspace.map(|id: WorkspaceId| id.0),
+            $($value),*
         )
         .fetch_optional($db)
         .await?;
@@ -136,7 +138,17 @@ pub(crate) async fn lock(
     lease: Option<&[u8; 32]>,
     workspace: Option<WorkspaceId>,
 ) -> anyhow::Result<Option<Locked>> {
-    read_row!("for no key update", db, execution, lease, workspace)
+    row!(
+        "select ",
+        "from executions
+         where id = $1 and ($2::bytea is null or lease_hash = $2)
+             and ($3::bigint is null or workspace_id = $3)
+         for no key update",
+        db,
+        execution,
+        lease.map(|hash| &hash[..]),
+        workspace.map(|id| id.0)
+    )
 }
 
 /// Reads an execution that this lease holds or held, without locking it: for a single statement
@@ -146,7 +158,32 @@ pub(crate) async fn look(
     execution: ExecutionId,
     lease: &[u8; 32],
 ) -> anyhow::Result<Option<Locked>> {
-    read_row!("", db, execution, Some(lease), None)
+    row!(
+        "select ",
+        "from executions where id = $1 and lease_hash = $2",
+        db,
+        execution,
+        &lease[..]
+    )
+}
+
+/// Acknowledges a lease, and renews it; `None` if it is not current.
+pub(crate) async fn acknowledge(
+    db: &mut PgConnection,
+    execution: ExecutionId,
+    lease: &[u8; 32],
+    length: Duration,
+) -> anyhow::Result<Option<Locked>> {
+    row!(
+        "update executions set lease_expires_at = now() + $3, acked_at = coalesce(acked_at, now())
+         where id = $1 and lease_hash = $2 and state in ('planning', 'running', 'waiting')
+         returning ",
+        "",
+        db,
+        execution,
+        &lease[..],
+        interval(length)
+    )
 }
 
 /// Reads a state's name as Postgres keeps it.
@@ -157,4 +194,38 @@ pub(super) fn state(name: &str) -> anyhow::Result<State> {
 /// Reads an agent's name as Postgres keeps it.
 pub(super) fn agent(name: &str) -> anyhow::Result<AgentKind> {
     AgentKind::from_spelling(name).ok_or_else(|| anyhow::anyhow!("executions.agent is {name:?}"))
+}
+
+/// An execution in the hands of a worker, for tests.
+#[cfg(test)]
+pub(crate) fn any_held(execution: ExecutionId) -> Locked {
+    let now = OffsetDateTime::now_utc();
+    Locked {
+        log: LockedLog {
+            execution,
+            session: SessionId::random(),
+            last_seq: 3,
+        },
+        workspace: WorkspaceId(1),
+        task: None,
+        is_external: false,
+        state: State::Planning,
+        agent: AgentKind::Shell,
+        turn: 1,
+        attempt: 1,
+        last_n: 0,
+        orders: 0,
+        unacknowledged: 0,
+        claim: None,
+        worker: None,
+        claimed_at: Some(now),
+        acked_at: Some(now),
+        lease_expires_at: Some(now),
+        cancel: None,
+        on_worker_lost: OnWorkerLost::Fail,
+        was_resumed: false,
+        ended_at: None,
+        pr_url: None,
+        now,
+    }
 }

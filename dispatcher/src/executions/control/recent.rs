@@ -1,0 +1,133 @@
+//! What this replica saw last of the executions whose workers speak to it.
+//!
+//! A worker makes its calls one after the other, mostly to one replica, and every change
+//! compares what it began from with what is there. So it may begin from what the call before
+//! left, without a look at Postgres. Nothing else follows from what is remembered: whatever is
+//! not the next plain step, a refusal above all, is looked up.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use clawlink_shared::id::ExecutionId;
+use sqlx::PgConnection;
+
+use super::{lease_lost, restless};
+use crate::app::App;
+use crate::error::ApiResult;
+use crate::executions::store::locked::{self, Locked};
+
+/// Executions that are remembered; then all are forgotten, which costs each of them one look.
+const MOST: usize = 4096;
+/// How often a call looks again at an execution that changed between being read and being
+/// written. Only its one worker, cancels and wait reasons change it, so that once is rare.
+const MAX_LOOKS: usize = 16;
+
+/// Held executions by their number.
+#[derive(Debug, Default)]
+pub struct Recent(Mutex<HashMap<ExecutionId, Sight>>);
+
+#[derive(Debug)]
+struct Sight {
+    lease: [u8; 32],
+    at: Instant,
+    held: Locked,
+}
+
+impl Recent {
+    /// Remembers an execution as a committed call of this lease left it.
+    pub(super) fn put(&self, lease: &[u8; 32], held: Locked) {
+        let mut all = self.lock();
+        if all.len() >= MOST {
+            all.clear();
+        }
+        let sight = Sight {
+            lease: *lease,
+            at: Instant::now(),
+            held,
+        };
+        all.insert(sight.held.log.execution, sight);
+    }
+
+    /// Takes out what was put for this lease, with its clock moved on.
+    fn take(&self, execution: ExecutionId, lease: &[u8; 32]) -> Option<Locked> {
+        let sight = self.lock().remove(&execution)?;
+        let mut held = sight.held;
+        held.now += sight.at.elapsed();
+        (sight.lease == *lease).then_some(held)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Sight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An execution as one call of its worker sees it, again and again until it can act on it.
+pub(super) struct Looks<'a> {
+    app: &'a App,
+    id: ExecutionId,
+    lease: &'a [u8; 32],
+    remembered: Option<Locked>,
+    left: usize,
+}
+
+impl<'a> Looks<'a> {
+    /// The looks of one call.
+    pub(super) fn of(app: &'a App, id: ExecutionId, lease: &'a [u8; 32]) -> Self {
+        Self {
+            app,
+            id,
+            lease,
+            remembered: app.recent.take(id, lease),
+            left: MAX_LOOKS,
+        }
+    }
+
+    /// What is remembered, if the call's step is a plain one from there; else, and from the
+    /// second time on, what Postgres says.
+    pub(super) async fn next(
+        &mut self,
+        db: &mut PgConnection,
+        is_plain: impl Fn(&Locked) -> bool,
+    ) -> ApiResult<Locked> {
+        if let Some(held) = self.remembered.take().filter(is_plain) {
+            return Ok(held);
+        }
+        self.left = self.left.checked_sub(1).ok_or_else(restless)?;
+        let held = locked::look(db, self.id, self.lease).await?;
+        held.ok_or_else(lease_lost)
+    }
+
+    /// Remembers how the call left the execution.
+    pub(super) fn keep(&self, held: Locked) {
+        self.app.recent.put(self.lease, held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executions::store::locked::any_held;
+
+    #[test]
+    fn only_the_lease_that_left_it_begins_from_it_and_once() {
+        let recent = Recent::default();
+        let held = any_held(ExecutionId(1));
+        let then = held.now;
+        recent.put(&[1; 32], held.clone());
+        let taken = recent.take(ExecutionId(1), &[1; 32]).expect("it was put");
+        assert!(taken.now >= then);
+        assert!(recent.take(ExecutionId(1), &[1; 32]).is_none());
+        recent.put(&[1; 32], held);
+        assert!(recent.take(ExecutionId(1), &[2; 32]).is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let recent = Recent::default();
+        for number in 0..2 * MOST as i64 {
+            recent.put(&[1; 32], any_held(ExecutionId(number)));
+        }
+        assert!(recent.lock().len() <= MOST);
+    }
+}
