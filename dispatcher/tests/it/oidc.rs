@@ -18,7 +18,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::app::TestApp;
 use super::client::refusal;
-use super::makers::Squatter;
+use super::people::makers::Squatter;
 
 /// Where people open this installation; the browser of the tests knows where it really is.
 const PUBLIC: &str = "http://clawlink.test";

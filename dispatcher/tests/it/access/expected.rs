@@ -1,22 +1,16 @@
-//! Every route of the table with every kind of credential. A route that is new fails here
-//! until its expectation is written down.
+//! What is written down: every route, and what callers who may get in are answered.
 
-use clawlink::auth::principal::{KeyRole, MemberRole};
-use clawlink::http;
+use clawlink::auth::principal::KeyRole;
 use clawlink::http::routes::Access::{self, Needs};
 use clawlink::http::routes::Route;
 use clawlink::workspaces::role::Permission::*;
 use clawlink::workspaces::role::Role;
-use reqwest::Method;
-use serde_json::json;
-use uuid::Uuid;
 
-use super::app::{POOL_TOKEN, TestApp};
-use super::client::{Submitted, script};
+use super::callers::Caller;
 
 /// What the table must say, and what a caller who may get in is answered. Requests carry no
 /// body, so the answer is that of an empty request.
-const EXPECTED: &[(&str, Access, u16)] = &[
+pub(super) const EXPECTED: &[(&str, Access, u16)] = &[
     ("GET /health", Access::Public, 200),
     ("GET /health/live", Access::Public, 200),
     ("GET /status", Access::Public, 429),
@@ -276,49 +270,8 @@ const EXPECTED: &[(&str, Access, u16)] = &[
     ("POST /api/webhooks/github", Access::Public, 404),
 ];
 
-/// Who knocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Caller {
-    Nobody,
-    WrongKey,
-    ExpiredKey,
-    RevokedKey,
-    ForeignAdmin,
-    ForeignOwner,
-    Own(KeyRole),
-    Member(MemberRole),
-    RemovedOwner,
-    SignedOut,
-    /// Somebody who signed in and chose no workspace.
-    Web,
-    PlatformAdmin,
-    Pool,
-}
-
-const CALLERS: [Caller; 19] = [
-    Caller::Nobody,
-    Caller::WrongKey,
-    Caller::ExpiredKey,
-    Caller::RevokedKey,
-    Caller::ForeignAdmin,
-    Caller::Own(KeyRole::Admin),
-    Caller::Own(KeyRole::Developer),
-    Caller::Own(KeyRole::Readonly),
-    Caller::Own(KeyRole::Ci),
-    Caller::ForeignOwner,
-    Caller::Member(MemberRole::Viewer),
-    Caller::Member(MemberRole::Developer),
-    Caller::Member(MemberRole::Manager),
-    Caller::Member(MemberRole::Owner),
-    Caller::RemovedOwner,
-    Caller::SignedOut,
-    Caller::Web,
-    Caller::PlatformAdmin,
-    Caller::Pool,
-];
-
 /// The status that `caller` must get; `None` where any refusal will do.
-fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<u16> {
+pub(super) fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<u16> {
     use Caller::{ForeignAdmin, ForeignOwner, Member, Own, PlatformAdmin, Pool, RemovedOwner, Web};
     let is_own_thing = route.path.contains("{id}");
     let is_workspace = route.path.starts_with("/api/tenants/{id}");
@@ -349,177 +302,4 @@ fn expected(route: &Route, access: Access, open: u16, caller: Caller) -> Option<
         (Access::PlatformAdmin, Web | Member(_) | ForeignOwner | RemovedOwner) => Some(403),
         _ => Some(401),
     }
-}
-
-struct Keys(Vec<(Caller, String)>);
-
-impl Keys {
-    async fn make(test: &TestApp) -> Self {
-        let mut keys = vec![
-            (Caller::WrongKey, "clawlink_wrong".to_owned()),
-            (Caller::Pool, POOL_TOKEN.to_owned()),
-        ];
-        for (caller, workspace, role) in [
-            (Caller::ExpiredKey, "default", KeyRole::Admin),
-            (Caller::RevokedKey, "default", KeyRole::Admin),
-            (Caller::ForeignAdmin, "other", KeyRole::Admin),
-            (Caller::Own(KeyRole::Admin), "default", KeyRole::Admin),
-            (
-                Caller::Own(KeyRole::Developer),
-                "default",
-                KeyRole::Developer,
-            ),
-            (Caller::Own(KeyRole::Readonly), "default", KeyRole::Readonly),
-            (Caller::Own(KeyRole::Ci), "default", KeyRole::Ci),
-        ] {
-            let (_, key) = test.key_for(workspace, role).await;
-            keys.push((caller, key.expose().to_owned()));
-        }
-        for (caller, column) in [
-            (Caller::ExpiredKey, "expires_at"),
-            (Caller::RevokedKey, "revoked_at"),
-        ] {
-            let keys = Self(keys.clone());
-            let hash = clawlink::secrets::hash_token(keys.of(caller).unwrap());
-            let update = format!("update api_keys set {column} = now() where hash = $1");
-            sqlx::query(sqlx::AssertSqlSafe(update))
-                .bind(&hash[..])
-                .execute(test.db())
-                .await
-                .unwrap();
-        }
-        for role in MemberRole::ALL {
-            let member = test.member("default", role).await;
-            keys.push((Caller::Member(role), member.token));
-        }
-        let foreign = test.member("other", MemberRole::Owner).await;
-        keys.push((Caller::ForeignOwner, foreign.token));
-        let removed = test.member("default", MemberRole::Owner).await;
-        sqlx::query("update members set removed_at = now() where user_id = $1")
-            .bind(removed.person.user.0)
-            .execute(test.db())
-            .await
-            .unwrap();
-        keys.push((Caller::RemovedOwner, removed.token));
-        let out = test.member("default", MemberRole::Owner).await;
-        sqlx::query("update sign_ins set revoked_at = now() where user_id = $1")
-            .bind(out.person.user.0)
-            .execute(test.db())
-            .await
-            .unwrap();
-        keys.push((Caller::SignedOut, out.token));
-        let web = test.member("default", MemberRole::Owner).await;
-        keys.push((Caller::Web, web.person.token));
-        keys.push((Caller::PlatformAdmin, test.platform_admin().await.token));
-        Self(keys)
-    }
-
-    fn of(&self, caller: Caller) -> Option<&str> {
-        let found = self.0.iter().find(|(owner, _)| *owner == caller);
-        found.map(|(_, key)| key.as_str())
-    }
-}
-
-#[tokio::test]
-async fn every_route_answers_every_caller_as_declared() {
-    let test = TestApp::start_with(|settings| {
-        // Each caller gets an execution of its own for each route.
-        settings.tuning.pending_cap = 100_000;
-        settings.tuning.queue_cap = 100_000;
-    })
-    .await;
-    let mut keys = Keys::make(&test).await;
-    super::tasks::task(&test, json!({})).await;
-    let (_, routes) = http::service(test.app());
-    let mut faults = Vec::new();
-    for route in &routes {
-        let name = format!("{} {}", route.method, route.path);
-        let Some((_, access, open)) = EXPECTED.iter().find(|(known, _, _)| *known == name) else {
-            faults.push(format!("{name}: no expectation is written down"));
-            continue;
-        };
-        if route.access != *access {
-            faults.push(format!(
-                "{name}: declared {:?}, expected {access:?}",
-                route.access
-            ));
-        }
-        for caller in CALLERS {
-            let made = test.accepted(&script("true")).await;
-            let status = knock(&test, route, made, keys.of(caller)).await;
-            let good = match expected(route, *access, *open, caller) {
-                Some(expected) => status == expected,
-                None => (400..500).contains(&status),
-            };
-            if !good {
-                faults.push(format!("{name} as {caller:?}: {status}"));
-            }
-        }
-        if route.path.starts_with("/api/auth/logout") {
-            keys = Keys::make(&test).await;
-        }
-    }
-    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
-}
-
-async fn knock(test: &TestApp, route: &Route, made: Submitted, key: Option<&str>) -> u16 {
-    // A test's first project and task have the number 1.
-    let id = match route.path {
-        path if path.starts_with("/sessions") => made.session_id.to_string(),
-        path if path.starts_with("/api/projects") || path.starts_with("/api/tasks") => "1".into(),
-        path if path.starts_with("/api/tenants") => workspace(test).await.to_string(),
-        path if path.starts_with("/api/devices") => Uuid::nil().to_string(),
-        _ => made.execution_id.to_string(),
-    };
-    let session = made.session_id.to_string();
-    let path = [
-        ("{id}", id.as_str()),
-        ("{slug}", "none"),
-        ("{file}", "none"),
-        ("{provider}", "none"),
-        ("{kind}", "relates"),
-        ("{other}", "2"),
-        ("{user}", &session),
-        ("{session}", &session),
-        ("{approvalId}", &session),
-        ("{userId}", &session),
-        ("{invitationId}", "0"),
-        ("{keyId}", "0"),
-    ]
-    .iter()
-    .fold(route.path.to_owned(), |path, (name, value)| {
-        path.replace(name, value)
-    });
-    let mut request = test.http.request(route.method.clone(), test.url(&path));
-    if let Some(key) = key {
-        request = request.bearer_auth(key);
-    }
-    if route.method == Method::POST {
-        request = request.header("content-type", "application/json");
-    }
-    let request = request.header("x-clawlink-protocol", "1");
-    request.send().await.unwrap().status().as_u16()
-}
-
-/// The first workspace.
-async fn workspace(test: &TestApp) -> i64 {
-    sqlx::query_scalar("select id from workspaces where slug = 'default'")
-        .fetch_one(test.db())
-        .await
-        .unwrap()
-}
-
-#[tokio::test]
-async fn wrong_methods_and_paths_have_our_own_answers() {
-    let test = TestApp::start().await;
-    let (status, problem) = super::client::refusal(test.get("/execute")).await;
-    assert_eq!(
-        (status, problem["error"].as_str()),
-        (405, Some("method_not_allowed"))
-    );
-    let (status, problem) = super::client::refusal(test.get("/nowhere")).await;
-    assert_eq!(
-        (status, problem["error"].as_str()),
-        (404, Some("not_found"))
-    );
 }

@@ -1,18 +1,15 @@
 //! People whom the operator keeps out and lets in again, at the command line.
 
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use clawlink::auth::principal::MemberRole;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::app::TestApp;
-use super::client::{Stream, refusal};
-use super::wait::eventually;
-
-/// How long a stream may go on that should end.
-const PATIENCE: Duration = Duration::from_secs(40);
+use super::{answer, ends, register, text};
+use crate::app::TestApp;
+use crate::client::{Stream, refusal};
+use crate::wait::eventually;
 
 fn admin(test: &TestApp, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_clawlink"))
@@ -39,28 +36,21 @@ async fn status(request: reqwest::RequestBuilder) -> u16 {
 async fn who_is_disabled_is_out_at_once_and_comes_back_when_enabled() {
     let test = TestApp::start().await;
     let second = test.second_dispatcher().await;
-    let register = test.http.post(test.url("/api/auth/web/register"));
-    let account =
-        json!({"email": "ann@example.org", "username": "ann", "password": "correct horse"});
-    let ann = register.json(&account).send().await.unwrap();
-    let ann: Value = ann.json().await.unwrap();
+    let ann = register(&test, "ann").await;
     let web = ann["token"].as_str().unwrap();
     // Who comes first owns the first workspace.
-    let mine = test.as_(web, Method::GET, "/api/auth/my-tenants");
-    let mine: Value = mine.send().await.unwrap().json().await.unwrap();
+    let mine = answer(test.as_(web, Method::GET, "/api/auth/my-tenants"), 200).await;
     let workspace = mine["tenants"][0]["id"].as_i64().unwrap();
     let switch = test.as_(
         web,
         Method::POST,
         &format!("/api/tenants/{workspace}/switch"),
     );
-    let token: Value = switch.send().await.unwrap().json().await.unwrap();
-    let token = token["token"].as_str().unwrap();
+    let token = text(&answer(switch, 200).await["token"]);
     let keys = format!("/api/tenants/{workspace}/keys");
-    let make = test.as_(token, Method::POST, &keys);
+    let make = test.as_(&token, Method::POST, &keys);
     let make = make.json(&json!({"name": "mine", "role": "admin"}));
-    let key: Value = make.send().await.unwrap().json().await.unwrap();
-    let key = key["apiKey"].as_str().unwrap();
+    let key = text(&answer(make, 201).await["apiKey"]);
     let colleague = test.member("default", MemberRole::Owner).await;
     let open = async |token: &str| {
         let request = test.http.get(format!("{}/api/events", second.url));
@@ -68,17 +58,16 @@ async fn who_is_disabled_is_out_at_once_and_comes_back_when_enabled() {
         assert_eq!(stream.next().await.unwrap().kind(), "feed.ready");
         stream
     };
-    let (ends, mut of_key) = (open(token).await, open(key).await);
+    let (cut, mut of_key) = (open(&token).await, open(&key).await);
     let mut stays = open(&colleague.token).await;
 
     let told = said(&test, &["disable-user", " Ann@Example.org"]);
     assert!(told.contains("is disabled") && told.contains("valid still: 1"));
-    let rest = tokio::time::timeout(PATIENCE, ends.rest()).await;
-    rest.expect("the stream has ended");
+    ends(cut).await;
     eventually("no dispatcher remembers", async || {
         let here = status(test.as_(web, Method::GET, "/api/auth/me")).await;
         let there = test.http.get(format!("{}/sessions", second.url));
-        let there = status(there.bearer_auth(token)).await;
+        let there = status(there.bearer_auth(&token)).await;
         ((here, there) == (401, 401)).then_some(())
     })
     .await;
@@ -93,12 +82,11 @@ async fn who_is_disabled_is_out_at_once_and_comes_back_when_enabled() {
     assert_eq!(refusal(refresh()).await.0, 401);
     assert_eq!(refusal(login()).await.0, 401);
     // The key is the workspace's; colleagues see that its maker is out.
-    assert_eq!(status(test.as_(key, Method::GET, "/sessions")).await, 200);
-    let listed = test.as_(&colleague.token, Method::GET, &keys).send().await;
-    let listed: Value = listed.unwrap().json().await.unwrap();
+    assert_eq!(status(test.as_(&key, Method::GET, "/sessions")).await, 200);
+    let listed = answer(test.as_(&colleague.token, Method::GET, &keys), 200).await;
     assert_eq!(listed["keys"][0]["isCreatorActive"], false);
     let rename = format!("/api/tenants/{workspace}");
-    let rename = test.as_(key, Method::PATCH, &rename);
+    let rename = test.as_(&key, Method::PATCH, &rename);
     assert_eq!(status(rename.json(&json!({"name": "Ours"}))).await, 200);
     for stream in [&mut of_key, &mut stays] {
         assert_eq!(stream.next().await.unwrap().kind(), "workspace.updated");
@@ -106,10 +94,9 @@ async fn who_is_disabled_is_out_at_once_and_comes_back_when_enabled() {
 
     let told = said(&test, &["disable-user", "ann@example.org", "--revoke-keys"]);
     assert!(told.contains("was disabled already") && told.contains("revoked: 1"));
-    let rest = tokio::time::timeout(PATIENCE, of_key.rest()).await;
-    rest.expect("the key's stream has ended");
+    ends(of_key).await;
     eventually("no dispatcher remembers the key", async || {
-        let status = status(test.as_(key, Method::GET, "/sessions")).await;
+        let status = status(test.as_(&key, Method::GET, "/sessions")).await;
         (status == 401).then_some(())
     })
     .await;

@@ -1,31 +1,17 @@
 //! Who made an API key: shown with it, and what of theirs ends when they turn out to be
 //! somebody else, or are removed.
 
-use std::time::Duration;
-
 use clawlink::auth;
 use clawlink::auth::principal::{KeyRole, MemberRole};
 use clawlink_shared::secret::Secret;
-use reqwest::{Method, RequestBuilder};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::app::TestApp;
-use super::client::{Stream, refusal};
-use super::members::audited;
-use super::person::TestMember;
-
-/// How long a stream may go on that should end.
-const PATIENCE: Duration = Duration::from_secs(40);
-
-async fn answer(request: RequestBuilder, status: u16) -> Value {
-    let answer = request.send().await.unwrap();
-    assert_eq!(answer.status(), status);
-    answer.json().await.unwrap_or_default()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().to_owned()
-}
+use super::{answer, ends, text};
+use crate::app::TestApp;
+use crate::client::{Stream, refusal};
+use crate::members::audited;
+use crate::person::TestMember;
 
 /// Makes a key in the workspace, as somebody who may: its number and the key.
 async fn make_key(test: &TestApp, token: &str, workspace: i64, role: &str) -> (i64, String) {
@@ -44,7 +30,7 @@ async fn keys(test: &TestApp, token: &str, workspace: i64) -> Vec<Value> {
 
 /// Somebody with an account under an address that is another's, who has provided for the day on
 /// which that one comes.
-pub(super) struct Squatter {
+pub(crate) struct Squatter {
     of: TestMember,
     /// All that lets in: keys and tokens.
     credentials: Vec<String>,
@@ -55,7 +41,7 @@ pub(super) struct Squatter {
 }
 
 impl Squatter {
-    pub(super) async fn settle(test: &TestApp, email: &str) -> Self {
+    pub(crate) async fn settle(test: &TestApp, email: &str) -> Self {
         let person = test.person(email).await;
         let of = test.joined(&person, "trap", MemberRole::Owner).await;
         let workspace = of.workspace.0;
@@ -93,7 +79,7 @@ impl Squatter {
 
     /// Nothing of it leads to the workspace any more; `owner` is the web token of whose the
     /// address is.
-    pub(super) async fn must_be_out(self, test: &TestApp, owner: &str) {
+    pub(crate) async fn must_be_out(self, test: &TestApp, owner: &str) {
         let workspace = self.of.workspace.0;
         let path = format!("/api/tenants/{workspace}");
         for token in &self.credentials {
@@ -108,8 +94,7 @@ impl Squatter {
             let expected = json!("invitation_not_found");
             assert_eq!((status, &problem["error"]), (404, &expected));
         }
-        let rest = tokio::time::timeout(PATIENCE, self.stream.rest()).await;
-        rest.expect("the stream has ended");
+        ends(self.stream).await;
         // What others made there is not the squatter's.
         answer(test.as_(self.stays.expose(), Method::GET, &path), 200).await;
         let switch = test.as_(owner, Method::POST, &format!("{path}/switch"));
