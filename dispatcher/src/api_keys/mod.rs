@@ -24,7 +24,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::executions::timestamp;
 use crate::http::routes::Routes;
 use crate::workspaces;
-use crate::workspaces::role::Role;
+use crate::workspaces::role::{Permission, Role};
 
 /// Keys of one workspace that are not revoked.
 const MAX_KEYS: i64 = 200;
@@ -48,28 +48,25 @@ pub(crate) async fn create(
     principal: &Principal,
     new: &New,
 ) -> ApiResult<(ApiKeyId, Secret)> {
-    let role = Role::Key(new.role);
-    if !principal.role.covers(role) {
-        return Err(ApiError::forbidden(format!(
-            "the role {} may not make a key that may more: {role}",
-            principal.role
-        )));
-    }
     let workspace = principal.workspace;
     let mut tx = app.db.begin().await?;
+    // Who made a key is behind all that is made with it.
+    let maker = auth::hold_account(&mut tx, principal).await?;
     workspaces::lock(&mut tx, workspace).await?;
+    let by = auth::renewed(&mut tx, principal, Permission::KeyManage).await?;
+    let role = Role::Key(new.role);
+    if !by.role.covers(role) {
+        return Err(ApiError::forbidden(format!(
+            "the role {} may not make a key that may more: {role}",
+            by.role
+        )));
+    }
     if store::count(&mut tx, workspace).await? >= MAX_KEYS {
         return Err(ApiError::conflict(
             "too_many_keys",
             format!("the workspace has {MAX_KEYS} keys; revoke one first"),
         ));
     }
-    let maker = match principal.who {
-        Who::User(user) => Some(user),
-        // Who made a key is behind all that is made with it.
-        Who::Key(key) => store::maker(&mut tx, workspace, key).await?,
-        Who::Client(_) => None,
-    };
     let (name, until) = (&new.name, new.expires_at);
     let (id, secret) =
         api_key::create_until(&mut tx, workspace, name, new.role, until, maker).await?;
@@ -88,6 +85,8 @@ pub(crate) async fn create(
 async fn revoke(app: &App, principal: &Principal, id: ApiKeyId) -> ApiResult<()> {
     let workspace: WorkspaceId = principal.workspace;
     let mut tx = app.db.begin().await?;
+    // What is being made with this key is there afterwards, or is refused.
+    workspaces::lock(&mut tx, workspace).await?;
     if !store::revoke(&mut tx, workspace, id).await? {
         return Err(ApiError::not_found(
             "key_not_found",

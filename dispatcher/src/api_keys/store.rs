@@ -76,22 +76,6 @@ pub(super) async fn revoke(
     Ok(done.rows_affected() == 1)
 }
 
-/// The person who made a key, if known.
-pub(super) async fn maker(
-    db: &mut PgConnection,
-    workspace: WorkspaceId,
-    id: ApiKeyId,
-) -> anyhow::Result<Option<UserId>> {
-    let maker = sqlx::query_scalar!(
-        "select created_by from api_keys where workspace_id = $1 and id = $2",
-        workspace.0,
-        id.0,
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(maker.flatten().map(UserId))
-}
-
 /// The keys of all workspaces that the person made.
 pub(super) async fn made_by(db: &mut PgConnection, user: UserId) -> anyhow::Result<Vec<ApiKeyId>> {
     let keys = sqlx::query_scalar!("select id from api_keys where created_by = $1", user.0)

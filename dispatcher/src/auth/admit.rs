@@ -6,7 +6,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
-use uuid::Uuid;
 
 use super::principal::{Person, Principal, Who};
 use super::store::users::Status;
@@ -97,14 +96,10 @@ async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Ad
         }
         Access::Needs(permission) => {
             let found = match request.headers().get(header::AUTHORIZATION) {
-                None => (
-                    runtime::anonymous(app, request).await?,
-                    Status::Active,
-                    None,
-                ),
+                None => (runtime::anonymous(app, request).await?, Status::Active),
                 Some(_) => principal(app, bearer(request.headers())?).await?,
             };
-            let (mut principal, status, sign_in) = found;
+            let (mut principal, status) = found;
             principal.address = request.extensions().get().map(|Peer(address)| *address);
             tracing::Span::current().record("workspace", principal.workspace.0);
             let standing = app.limiter.admit(&app.bus, &principal.name()).await?;
@@ -113,7 +108,6 @@ async fn check(app: &App, access: Access, request: &mut Request) -> ApiResult<Ad
             let allowed = allowed.and_then(|()| principal.require(permission));
             let reader = Some(Reader {
                 principal: principal.clone(),
-                sign_in,
                 permission,
             });
             request.extensions_mut().insert(principal);
@@ -170,8 +164,8 @@ async fn person(app: &App, shown: &str) -> ApiResult<Person> {
     })
 }
 
-/// Who holds a credential, the status of the workspace, and the sign-in of a person.
-type Holder = (Principal, Status, Option<Uuid>);
+/// Who holds a credential, and the status of the workspace.
+type Holder = (Principal, Status);
 
 /// Who holds this API key or workspace token.
 async fn principal(app: &App, shown: &str) -> ApiResult<Holder> {
@@ -179,9 +173,7 @@ async fn principal(app: &App, shown: &str) -> ApiResult<Holder> {
         return of_token(app, shown).await;
     }
     let found = rights::of_key_hash(app, hash_token(shown)).await?;
-    let (principal, status) = found
-        .ok_or_else(|| ApiError::unauthorized("the API key is unknown, expired or revoked"))?;
-    Ok((principal, status, None))
+    found.ok_or_else(|| ApiError::unauthorized("the API key is unknown, expired or revoked"))
 }
 
 /// 403 if the workspace's status forbids what needs this permission.
@@ -226,17 +218,17 @@ async fn of_token(app: &App, shown: &str) -> ApiResult<Holder> {
             let principal = Principal {
                 workspace,
                 who: proof.who,
+                sign_in: Some(sign_in),
                 role: Role::Member(role),
                 device: None,
                 address: None,
             };
-            Ok((principal, status, Some(sign_in)))
+            Ok((principal, status))
         }
         (Who::Key(key), _) => {
             let found = rights::of_key_id(app, key).await?;
             let found = found.filter(|(principal, _)| principal.workspace == workspace);
-            let (principal, status) = found.ok_or_else(refused)?;
-            Ok((principal, status, None))
+            found.ok_or_else(refused)
         }
         _ => Err(refused()),
     }

@@ -8,6 +8,7 @@
 pub mod admit;
 pub mod api_key;
 pub mod disable;
+mod hold;
 mod http;
 pub mod limits;
 pub mod oidc;
@@ -31,6 +32,7 @@ use crate::http::doc::Doc;
 use crate::http::routes::{Access, Routes};
 use crate::workspaces::role::Permission;
 
+pub(crate) use hold::{hold_account, renewed};
 pub use rights::{Memory, forget};
 pub use watch::OfSession;
 

@@ -19,6 +19,8 @@ pub struct Principal {
     pub workspace: WorkspaceId,
     /// Who it is.
     pub who: Who,
+    /// The sign-in that a person came with.
+    pub sign_in: Option<Uuid>,
     /// What it may do there.
     pub role: Role,
     /// The device that it showed, and how far that is trusted.

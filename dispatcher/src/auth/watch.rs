@@ -13,7 +13,6 @@ use futures::StreamExt;
 use rand::RngExt;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::principal::{Principal, Who};
 use super::rights;
@@ -31,7 +30,6 @@ const SPREAD: Duration = Duration::from_secs(1);
 /// Who reads, and by what right.
 pub(super) struct Reader {
     pub(super) principal: Principal,
-    pub(super) sign_in: Option<Uuid>,
     pub(super) permission: Permission,
 }
 
@@ -111,7 +109,7 @@ impl Reader {
     /// the session. A token's end is not looked at: it bounds how long one may begin to read.
     async fn may_read(&self, app: &App, session: Option<SessionId>) -> anyhow::Result<bool> {
         let workspace = self.principal.workspace;
-        let role = match (self.principal.who, self.sign_in) {
+        let role = match (self.principal.who, self.principal.sign_in) {
             (Who::User(user), Some(sign_in)) => {
                 let found = rights::of_sign_in(app, user, sign_in, Some(workspace)).await?;
                 let member = found.and_then(|rights| rights.member);

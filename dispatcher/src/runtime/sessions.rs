@@ -174,6 +174,7 @@ pub async fn anonymous(app: &App, request: &mut Request) -> ApiResult<Principal>
     let principal = |id| Principal {
         workspace,
         who: Who::Client(id),
+        sign_in: None,
         role: Role::Key(role),
         device: None,
         address,

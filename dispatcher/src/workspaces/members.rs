@@ -37,10 +37,12 @@ pub async fn invite(
     invited: &Invited,
     role: MemberRole,
 ) -> ApiResult<Option<Invitation>> {
-    require_rank(principal, role)?;
     let workspace = principal.workspace;
     let mut tx = app.db.begin().await?;
+    auth::hold_account(&mut tx, principal).await?;
     lock(&mut tx, workspace).await?;
+    let by = auth::renewed(&mut tx, principal, Permission::MemberManage).await?;
+    require_rank(&by, role)?;
     let user = match invited {
         Invited::User(user) => *user,
         Invited::Email(email) => match members::by_email(&mut tx, email).await? {

@@ -39,9 +39,17 @@ pub(crate) async fn member(
         .execute(test.db())
         .await
         .unwrap();
+    let sign_in = Uuid::new_v4();
+    sqlx::query("insert into sign_ins (id, user_id, method) values ($1, $2, 'password')")
+        .bind(sign_in)
+        .bind(user.0)
+        .execute(test.db())
+        .await
+        .unwrap();
     Principal {
         workspace,
         who: Who::User(user),
+        sign_in: Some(sign_in),
         role: Role::Member(role),
         device: None,
         address: None,

@@ -52,11 +52,23 @@ pub(in crate::auth) async fn principal(
     let principal = Principal {
         workspace: WorkspaceId(row.workspace_id),
         who: Who::Key(id),
+        sign_in: None,
         role: Role::Key(role),
         device: None,
         address: None,
     };
     Ok(Some((principal, Status::from_name(&row.status)?)))
+}
+
+/// The person who made a key, if known.
+pub(in crate::auth) async fn maker(
+    db: &mut PgConnection,
+    id: ApiKeyId,
+) -> anyhow::Result<Option<UserId>> {
+    let maker = sqlx::query_scalar!("select created_by from api_keys where id = $1", id.0)
+        .fetch_optional(db)
+        .await?;
+    Ok(maker.flatten().map(UserId))
 }
 
 /// A key to be stored.

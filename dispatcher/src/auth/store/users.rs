@@ -187,6 +187,14 @@ pub(in crate::auth) async fn verify_email(
     Ok(done.rows_affected() == 0)
 }
 
+/// Holds off whoever changes the account, until the transaction ends.
+pub(in crate::auth) async fn hold(db: &mut PgConnection, id: UserId) -> anyhow::Result<()> {
+    sqlx::query!("select id from users where id = $1 for share", id.0)
+        .fetch_optional(db)
+        .await?;
+    Ok(())
+}
+
 /// Keeps the person out, or not any more; false if it is so already.
 pub(in crate::auth) async fn set_disabled(
     db: &mut PgConnection,

@@ -3,6 +3,7 @@
 pub(crate) mod makers;
 
 mod disabled;
+mod late;
 mod passwords;
 mod rights;
 mod tokens;

@@ -1,0 +1,104 @@
+//! Requests that were admitted before their caller's rights ended, and performed after.
+
+use clawlink::auth;
+use clawlink::auth::principal::{KeyRole, MemberRole};
+use clawlink_shared::id::WorkspaceId;
+use reqwest::Method;
+use serde_json::json;
+
+use super::{answer, text};
+use crate::app::TestApp;
+use crate::wait::{eventually, is_lock_awaited};
+
+/// Knocks with a request that gives access while `ending` ends the caller's rights in a
+/// transaction of its own; nothing may come of it.
+async fn comes_too_late(test: &TestApp, token: &str, path: &str, ending: &'static str, id: &str) {
+    let mut change = test.db().begin().await.unwrap();
+    sqlx::query(ending)
+        .bind(id)
+        .execute(&mut *change)
+        .await
+        .unwrap();
+    let body = match path.ends_with("/keys") {
+        true => json!({"name": "late", "role": "ci"}),
+        false => json!({"email": "late@example.org", "role": "viewer"}),
+    };
+    let request = test.as_(token, Method::POST, path).json(&body);
+    let request = tokio::spawn(request.send());
+    eventually("the request has got as far as it can", async || {
+        let waits = is_lock_awaited(test.db()).await;
+        (waits || request.is_finished()).then_some(())
+    })
+    .await;
+    change.commit().await.unwrap();
+    assert_eq!(request.await.unwrap().unwrap().status(), 401, "{ending}");
+}
+
+/// What gives access to the workspace and stands, beside the keys that were there.
+async fn given(test: &TestApp, workspace: WorkspaceId) -> i64 {
+    sqlx::query_scalar(
+        "select (select count(*) from api_keys where workspace_id = $1 and name = 'late')
+            + (select count(*) from invitations where workspace_id = $1)",
+    )
+    .bind(workspace.0)
+    .fetch_one(test.db())
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn who_is_out_by_then_gives_nobody_access() {
+    let test = TestApp::start().await;
+    for (slug, ending) in [
+        (
+            "taken-over",
+            "update users set tokens_valid_from = now()
+             where id = $1::text::uuid",
+        ),
+        (
+            "disabled",
+            "update users set disabled_at = now() where id = $1::text::uuid",
+        ),
+        (
+            "removed",
+            "with held as (select id from workspaces where slug = 'removed' for update)
+             update members set removed_at = now() from held
+             where workspace_id = held.id and user_id = $1::text::uuid",
+        ),
+    ] {
+        let guest = test.member(slug, MemberRole::Manager).await;
+        let user = guest.person.user.to_string();
+        for what in ["keys", "members"] {
+            let path = format!("/api/tenants/{}/{what}", guest.workspace);
+            comes_too_late(&test, &guest.token, &path, ending, &user).await;
+            sqlx::query(
+                "with back as (
+                    update users set tokens_valid_from = created_at, disabled_at = null)
+                 update members set removed_at = null",
+            )
+            .execute(test.db())
+            .await
+            .unwrap();
+            auth::forget(test.app(), clawlink::bus::RightsOf::Everyone);
+        }
+        assert_eq!(given(&test, guest.workspace).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_by_then_makes_no_other() {
+    let test = TestApp::start().await;
+    let guest = test.member("team", MemberRole::Manager).await;
+    let path = format!("/api/tenants/{}/keys", guest.workspace);
+    let make = test.as_(&guest.token, Method::POST, &path);
+    let make = make.json(&json!({"name": "first", "role": "admin"}));
+    let key = text(&answer(make, 201).await["apiKey"]);
+    let (workspace, _) = test.key_for("team", KeyRole::Admin).await;
+    // As a takeover does: the account, then its keys.
+    let ending = "with account as (
+            update users set updated_at = now() where id = $1::text::uuid returning id)
+         update api_keys set revoked_at = now() from account where created_by = account.id";
+    let user = guest.person.user.to_string();
+    comes_too_late(&test, &key, &path, ending, &user).await;
+    assert_eq!(given(&test, workspace).await, 0);
+}
