@@ -94,6 +94,8 @@ async fn a_key_that_is_revoked_by_then_makes_no_other() {
     let make = make.json(&json!({"name": "first", "role": "admin"}));
     let key = text(&answer(make, 201).await["apiKey"]);
     let (workspace, _) = test.key_for("team", KeyRole::Admin).await;
+    // That it was used is noted now, and not while its row is locked.
+    answer(test.as_(&key, Method::GET, "/sessions"), 200).await;
     // As a takeover does: the account, then its keys.
     let ending = "with account as (
             update users set updated_at = now() where id = $1::text::uuid returning id)

@@ -13,6 +13,7 @@ use super::policy;
 use crate::app::TestApp;
 use crate::client::{Stream, append, refusal, script};
 use crate::members::call;
+use crate::wait::eventually;
 
 /// How long a stream may go on that should end.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -97,6 +98,11 @@ async fn streams_end_with_the_policy_that_hides_their_session() {
             "deniedRoles": [role]})
     };
     change(&test, &admin, Method::PUT, &path, &says("viewer")).await;
+    eventually("the other dispatcher knows", async || {
+        let page = get(&guest.token, &execution).header("accept", "application/json");
+        (page.send().await.unwrap().status() == 200).then_some(())
+    })
+    .await;
     let cut = open(get(&guest.token, &execution)).await;
     change(&test, &admin, Method::PUT, &path, &says("developer")).await;
     ends(cut).await;
