@@ -82,9 +82,10 @@ id! {
 }
 
 impl SessionId {
-    /// A fresh random id.
+    /// A fresh random id. It begins with the time: ids of one day are neighbours in an index,
+    /// whose pages a random id would touch all over.
     pub fn random() -> Self {
-        Self(Uuid::new_v4())
+        Self(Uuid::now_v7())
     }
 
     /// The directory of this session below an installation's session root,

@@ -17,7 +17,7 @@ use super::publish;
 use super::references;
 use super::request::Request;
 use super::store::accept::{self as rows, Link, NewExecution, Room, Written};
-use super::store::events::NewEvent;
+use super::store::events::{LockedLog, NewEvent};
 use super::store::pending::Blocks;
 use super::store::{idempotency, read};
 use super::wait::{Forecast, Outlook};
@@ -226,7 +226,7 @@ async fn write(
     outlook: Outlook,
     link: &Link,
 ) -> ApiResult<Accepted> {
-    let uuid = Uuid::new_v4();
+    let uuid = Uuid::now_v7();
     let credentials = references::to_seal(&plan.credentials, plan.references.as_ref())?;
     let mut places = Places::reserve(app);
     let enqueue = Effect::Enqueue { execution: id };
@@ -270,6 +270,11 @@ async fn write(
     drop(db);
     places.perform(app, row, enqueue);
     let events = appended.payloads.clone();
+    app.recent.accepted(LockedLog {
+        execution: id,
+        session,
+        last_seq: events.len() as i64,
+    });
     publish(app, id, appended);
     metrics::counter!("clawlink_executions_accepted_total", "agent" => plan.spec.agent.as_str())
         .increment(1);

@@ -53,7 +53,7 @@ pub(super) async fn make(
     }];
     let by = left.last().map_or("", |left| left.sent_by.as_str());
     let id = next.id;
-    let uuid = Uuid::new_v4();
+    let uuid = Uuid::now_v7();
     let outlook = Outlook {
         position: 0,
         wait_reason: Some(WaitReason::SessionBusy),

@@ -317,7 +317,8 @@ fn generated_branch(name: &str, id: SessionId) -> String {
         slug => slug,
     };
     let hex = id.0.simple().to_string();
-    format!("clawlink/{slug}-{}", &hex[..8])
+    // What an id begins with is the time.
+    format!("clawlink/{slug}-{}", &hex[hex.len() - 8..])
 }
 
 #[cfg(test)]

@@ -292,7 +292,9 @@ async fn try_confirm(
     };
     let hash = hash_token(token.expose());
     let mut db = app.db.acquire().await?;
-    let confirmed = lease::confirm(&mut db, execution, workspace, &hash, &claimant).await?;
+    let fresh = app.recent.take_accepted(execution);
+    let named = (execution, workspace);
+    let confirmed = lease::confirm(&mut db, named, fresh, &hash, &claimant).await?;
     drop(db);
     match confirmed {
         Confirmed::Held {

@@ -1,4 +1,5 @@
-//! What this replica saw last of the executions whose workers speak to it.
+//! What this replica saw last of executions: of those that it accepted, until they are claimed,
+//! and of those whose workers speak to it.
 //!
 //! A worker makes its calls one after the other, mostly to one replica, and every change
 //! compares what it began from with what is there. So it may begin from what the call before
@@ -7,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clawlink_shared::id::ExecutionId;
 use sqlx::PgConnection;
@@ -15,6 +16,7 @@ use sqlx::PgConnection;
 use super::{lease_lost, restless};
 use crate::app::App;
 use crate::error::ApiResult;
+use crate::executions::store::events::LockedLog;
 use crate::executions::store::locked::{self, Locked};
 
 /// Executions that are remembered; then all are forgotten, which costs each of them one look.
@@ -23,42 +25,67 @@ const MOST: usize = 4096;
 /// written. Only its one worker, cancels and wait reasons change it, so that once is rare.
 const MAX_LOOKS: usize = 16;
 
-/// Held executions by their number.
-#[derive(Debug, Default)]
-pub struct Recent(Mutex<HashMap<ExecutionId, Sight>>);
+/// What was accepted longer ago may have been told why it waits; then it is read.
+const FRESH: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
-struct Sight {
-    lease: [u8; 32],
-    at: Instant,
-    held: Locked,
+/// Executions by their number.
+#[derive(Debug, Default)]
+pub struct Recent {
+    accepted: Memory<LockedLog>,
+    held: Memory<([u8; 32], Locked)>,
 }
 
 impl Recent {
+    /// Remembers an execution that was just accepted: nobody has claimed it yet.
+    pub(in crate::executions) fn accepted(&self, log: LockedLog) {
+        self.accepted.put(log.execution, log);
+    }
+
+    /// Takes out one that was accepted a moment ago.
+    pub(super) fn take_accepted(&self, execution: ExecutionId) -> Option<LockedLog> {
+        let (log, age) = self.accepted.take(execution)?;
+        (age < FRESH).then_some(log)
+    }
+
     /// Remembers an execution as a committed call of this lease left it.
     pub(super) fn put(&self, lease: &[u8; 32], held: Locked) {
-        let mut all = self.lock();
-        if all.len() >= MOST {
-            all.clear();
-        }
-        let sight = Sight {
-            lease: *lease,
-            at: Instant::now(),
-            held,
-        };
-        all.insert(sight.held.log.execution, sight);
+        self.held.put(held.log.execution, (*lease, held));
     }
 
     /// Takes out what was put for this lease, with its clock moved on.
     fn take(&self, execution: ExecutionId, lease: &[u8; 32]) -> Option<Locked> {
-        let sight = self.lock().remove(&execution)?;
-        let mut held = sight.held;
-        held.now += sight.at.elapsed();
-        (sight.lease == *lease).then_some(held)
+        let ((of, mut held), age) = self.held.take(execution)?;
+        held.now += age;
+        (of == *lease).then_some(held)
+    }
+}
+
+/// A bounded memory of what was put when.
+#[derive(Debug)]
+struct Memory<T>(Mutex<HashMap<ExecutionId, (Instant, T)>>);
+
+impl<T> Memory<T> {
+    fn put(&self, execution: ExecutionId, value: T) {
+        let mut all = self.lock();
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(execution, (Instant::now(), value));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Sight>> {
+    fn take(&self, execution: ExecutionId) -> Option<(T, Duration)> {
+        let (at, value) = self.lock().remove(&execution)?;
+        Some((value, at.elapsed()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, (Instant, T)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
 }
 
@@ -128,6 +155,6 @@ mod tests {
         for number in 0..2 * MOST as i64 {
             recent.put(&[1; 32], any_held(ExecutionId(number)));
         }
-        assert!(recent.lock().len() <= MOST);
+        assert!(recent.held.lock().len() <= MOST);
     }
 }

@@ -61,17 +61,23 @@ pub(crate) enum Refusal {
 
 /// Hands a pending execution to a claimant if the rules allow it, in one statement. Claims of
 /// one workspace do not wait for each other: each takes a place of its own, and a unique index
-/// decides when two want the same.
+/// decides when two want the same. The end of the log of one that was just accepted may be known
+/// already, as `fresh`; then it is tried without being read.
 pub(crate) async fn confirm(
     db: &mut PgConnection,
-    execution: ExecutionId,
-    workspace: WorkspaceId,
+    (execution, workspace): (ExecutionId, WorkspaceId),
+    fresh: Option<LockedLog>,
     lease_hash: &[u8; 32],
     by: &Claimant<'_>,
 ) -> anyhow::Result<Confirmed> {
+    let mut fresh = fresh.map(|log| (log, 1));
     let mut seen = None;
     for _ in 0..MAX_TRIES {
-        let Some((log, attempt)) = pending(db, execution, workspace).await? else {
+        let next = match fresh.take() {
+            Some(fresh) => Some(fresh),
+            None => pending(db, execution, workspace).await?,
+        };
+        let Some((log, attempt)) = next else {
             return Ok(Confirmed::Refused(Refusal::Gone));
         };
         // Refused as it stands: an earlier turn of its session is open.
