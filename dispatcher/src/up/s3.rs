@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::data_dir::DataDir;
 use super::identity::Identity;
 use super::s3_store::{OneBucket, Store};
+use super::supervise::start_on_own_port;
 
 /// The one bucket of an installation.
 pub const BUCKET: &str = "clawlink";
@@ -46,9 +47,9 @@ pub async fn start(data_dir: &DataDir) -> Result<S3Server> {
     std::fs::create_dir_all(root.join(BUCKET)).context("create bucket")?;
     let access_key = data_dir.secret("s3-access-key")?.expose()[..20].to_owned();
     let secret_key = data_dir.secret("s3-secret-key")?;
-    let port = data_dir.port("s3")?;
     let stop = CancellationToken::new();
-    let task = listen(&root, port, &access_key, &secret_key, stop.clone()).await?;
+    let listen_on = async |port| listen(&root, port, &access_key, &secret_key, stop.clone()).await;
+    let (task, port) = start_on_own_port(data_dir, "s3", listen_on).await?;
     Ok(S3Server {
         root,
         port,

@@ -79,22 +79,23 @@ async fn fork(mut command: Command) -> io::Result<Child> {
     answer.await.map_err(io::Error::other)?
 }
 
-/// A port can be taken between choosing it and listening on it.
+/// A port can be taken between choosing it and listening on it: by others, or for a moment by a
+/// child that is just being started and still has what looked whether it is free.
 const START_TRIES: usize = 3;
 
 /// Starts a server on the port of its data directory, again when it does not come up; answers
 /// the port too.
-pub(super) async fn start_on_own_port(
+pub(super) async fn start_on_own_port<Server>(
     data_dir: &DataDir,
     part: &str,
-    start_on: impl AsyncFn(u16) -> Result<Process>,
-) -> Result<(Process, u16)> {
+    start_on: impl AsyncFn(u16) -> Result<Server>,
+) -> Result<(Server, u16)> {
     let mut tries = 0;
     loop {
         let port = data_dir.port(part)?;
         tries += 1;
         match start_on(port).await {
-            Ok(process) => return Ok((process, port)),
+            Ok(server) => return Ok((server, port)),
             Err(error) if tries == START_TRIES => return Err(error),
             Err(error) => tracing::warn!("{error:#}; trying again"),
         }
