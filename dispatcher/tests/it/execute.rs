@@ -224,7 +224,7 @@ async fn names_and_branches_are_generated_or_taken() {
     let made = test.accepted(&request).await;
     let made_spec = spec(&test, made.execution_id).await;
     assert_eq!(made_spec.session_name, "Add a greeting to the readme");
-    let hex = &made.session_id.0.simple().to_string()[..8];
+    let hex = &made.session_id.0.simple().to_string()[24..];
     let branch = format!("clawlink/add-a-greeting-to-the-readme-{hex}");
     assert_eq!(made_spec.working_branch, Some(branch));
     assert!(made_spec.auto_commit);
