@@ -10,9 +10,10 @@ use axum::Router;
 use axum::http::Request;
 use axum::serve::Listener;
 use clawlink_shared::shutdown::Shutdown;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
@@ -61,17 +62,17 @@ async fn serve(
     }
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(slow_reader));
+    // A connection keeps room for the future of an answer also after that has begun to stream:
+    // in a box it is a pointer's.
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        Box::pin(router.clone().oneshot(request))
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(request)
         .max_buf_size(MAX_BUFFER)
-        .serve_connection(
-            TokioIo::new(Box::pin(stream)),
-            TowerToHyperService::new(router.map_request(move |mut request: Request<_>| {
-                request.extensions_mut().insert(peer);
-                request
-            })),
-        );
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
