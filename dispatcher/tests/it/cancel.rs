@@ -59,6 +59,24 @@ async fn a_worker_hears_of_it_at_once_in_each_state_and_on_any_replica() {
     }
 }
 
+/// The replica that stored the run's events begins from what they left, which was before the
+/// request.
+#[tokio::test]
+async fn a_request_outweighs_the_report_of_a_worker_that_has_not_heard_it() {
+    let test = TestApp::start().await;
+    for usage in [json!(null), json!({"inputTokens": 7})] {
+        let job = test.submit().await;
+        let held = Worker::new(&test.dispatcher).run().await;
+        held.events(1..=2).await;
+        assert_eq!(test.cancel(&job).await, 202);
+        let report = json!({"outcome": "completed", "lastN": 2, "usage": usage});
+        assert_eq!(held.try_complete(&report).await.0, 200);
+        let end = test.last_event(&job).await;
+        assert_eq!(end["type"], "cancelled", "{usage}");
+        assert!(end["by"].as_str().unwrap().starts_with("key:"));
+    }
+}
+
 #[tokio::test]
 async fn an_ended_execution_is_not_cancelled() {
     let test = TestApp::start().await;

@@ -128,7 +128,9 @@ impl Reported<'_> {
         let mut tx = app.db.begin().await?;
         let locked = locked::lock(&mut tx, id, Some(self.hash), None).await?;
         let is_same = |locked: &Locked| {
-            locked.log.last_seq == self.held.log.last_seq && locked.state == self.held.state
+            locked.log.last_seq == self.held.log.last_seq
+                && locked.state == self.held.state
+                && locked.cancel.is_some() == self.held.cancel.is_some()
         };
         let Some(mut locked) = locked.filter(is_same) else {
             return Ok((Ended::Changed, WoundUp::default()));
