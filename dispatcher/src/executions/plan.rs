@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn branches_are_plain() {
         let id = SessionId(
-            "0123abcd-0000-4000-8000-000000000000"
+            "00000000-0000-7000-8000-00000123abcd"
                 .parse()
                 .expect("uuid"),
         );
