@@ -72,7 +72,7 @@ pub struct Parts {
     pub limiter: Limiter,
     /// Wakes the reconciler.
     pub rebuild: Rebuild,
-    /// What this replica saw last of executions that workers hold.
+    /// What this replica saw last of executions that it accepted or that workers hold.
     pub recent: Recent,
     /// Refused strangers who are not yet counted in Postgres.
     pub denials: Denials,

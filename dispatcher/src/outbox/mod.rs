@@ -2,13 +2,16 @@
 //! replica, at least once. Every effect is idempotent.
 //!
 //! Two lanes, so that the queue never waits for S3: quick effects (queue) are performed many
-//! together; slow ones (S3) one by one, in a few loops side by side. A row is
+//! together; slow ones (S3) one by one, in a few loops side by side, and those of tasks in one of
+//! their own, because they need no S3. A row is
 //! taken by pushing its due time forward, so a replica that dies leaves it to another; no
 //! transaction is open while an effect is performed. The rows of the busiest paths are written
 //! as taken by the replica that writes them, if it has room ([`Places`]).
 
 mod perform;
 mod store;
+
+use std::time::{Duration, Instant};
 
 use clawlink_shared::id::{ApiKeyId, ExecutionId, SessionId, UserId, WorkspaceId};
 use serde::{Deserialize, Serialize};
@@ -19,7 +22,7 @@ use crate::app::App;
 
 /// Effects that wait in one replica for its own loops; more are left to whoever looks first.
 const QUICK_PLACES: usize = 1024;
-const SLOW_PLACES: usize = 512;
+const SLOW_PLACES: usize = 256;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +112,8 @@ struct Own {
     effect: Effect,
     /// How often it was begun, this time included.
     attempts: i32,
+    /// Then it is due for all.
+    until: Instant,
 }
 
 /// One lane of this replica: what it performs first, and what wakes it to look for more.
@@ -135,6 +140,8 @@ impl Lane {
 pub struct Lanes {
     quick: Lane,
     slow: Lane,
+    /// Wakes the loop of effects that need Postgres alone: those of tasks.
+    tasks: Notify,
 }
 
 impl Default for Lanes {
@@ -142,6 +149,7 @@ impl Default for Lanes {
         Self {
             quick: Lane::new(QUICK_PLACES),
             slow: Lane::new(SLOW_PLACES),
+            tasks: Notify::new(),
         }
     }
 }
@@ -178,23 +186,22 @@ impl Places {
 
     /// Performs a committed effect as soon as its lane comes to it.
     pub fn perform(&mut self, app: &App, id: i64, effect: Effect) {
-        let lane = if effect.is_slow() {
-            &app.lanes.slow
+        let lanes = &app.lanes;
+        let (place, hold, poked) = if effect.has_no_place() {
+            (None, Duration::ZERO, &lanes.tasks)
+        } else if effect.is_slow() {
+            (self.slow.take(), perform::SLOW_HOLD, &lanes.slow.poked)
         } else {
-            &app.lanes.quick
-        };
-        let place = match effect.has_no_place() {
-            true => None,
-            false if effect.is_slow() => self.slow.take(),
-            false => self.quick.take(),
+            (self.quick.take(), perform::QUICK_HOLD, &lanes.quick.poked)
         };
         match place {
             Some(place) => drop(place.send(Own {
                 id,
                 effect,
                 attempts: 1,
+                until: Instant::now() + hold,
             })),
-            None => lane.poked.notify_one(),
+            None => poked.notify_one(),
         }
     }
 }
@@ -204,6 +211,7 @@ pub fn spawn(app: &App) {
     let tracker = app.shutdown.tracker();
     tracker.spawn(perform::quick_loop(app.clone()));
     tracker.spawn(perform::slow_looks(app.clone()));
+    tracker.spawn(perform::task_loop(app.clone()));
     for _ in 0..perform::SLOW_LOOPS {
         tracker.spawn(perform::slow_loop(app.clone()));
     }
@@ -224,7 +232,9 @@ pub fn poke(app: &App) {
     app.lanes.quick.poked.notify_one();
 }
 
-/// Makes this replica look at once for what talks to S3: an execution ended, a session went.
+/// Makes this replica look at once for what talks to S3 and what follows for tasks: an execution
+/// ended, a session went.
 pub fn poke_slow(app: &App) {
     app.lanes.slow.poked.notify_one();
+    app.lanes.tasks.notify_one();
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
-use super::store;
-use super::{Effect, Lane, Own};
+use super::store::{self, Kind};
+use super::{Effect, Own};
 use crate::app::App;
 use crate::{auth, executions};
 
@@ -19,7 +19,7 @@ pub(super) const SLOW_LOOPS: usize = 3;
 /// A replica that does not finish an effect in this time has lost it to others.
 const QUICK_LEASE: Duration = Duration::from_secs(30);
 const SLOW_LEASE: Duration = Duration::from_secs(600);
-/// The same for effects that the replica itself has just written: it begins them at once, and if
+/// The same for effects that the replica itself has just written: it comes to them soon, and if
 /// it dies, others may have them soon.
 pub(super) const QUICK_HOLD: Duration = Duration::from_secs(5);
 pub(super) const SLOW_HOLD: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(super) async fn quick_loop(app: App) {
             while batch.len() < QUICK_BATCH && own.try_recv().map(|one| batch.push(one)).is_ok() {}
             perform_quick(&app, std::mem::take(&mut batch)).await?;
             if looks.are_due() {
-                let found = take(&app, false, QUICK_LEASE, QUICK_BATCH).await?;
+                let found = take(&app, Kind::Quick, QUICK_LEASE, QUICK_BATCH).await?;
                 looks.found(found.len() == QUICK_BATCH);
                 perform_quick(&app, found).await?;
             }
@@ -53,7 +53,7 @@ pub(super) async fn quick_loop(app: App) {
         }
         tokio::select! {
             one = own.recv() => batch.extend(one),
-            goes_on = rest(&app, &app.lanes.quick) => match goes_on {
+            goes_on = rest(&app, &app.lanes.quick.poked) => match goes_on {
                 true => looks.ask(),
                 false => break,
             },
@@ -109,7 +109,10 @@ async fn give_back(app: &App, left: Vec<Own>) {
     if left.is_empty() {
         return;
     }
-    let ids: Vec<i64> = left.iter().map(|one| one.id).collect();
+    // What lapsed meanwhile may be in other hands.
+    let now = Instant::now();
+    let left = left.iter().filter(|one| one.until > now);
+    let ids: Vec<i64> = left.map(|one| one.id).collect();
     let leaving = async {
         let mut db = app.db.acquire().await?;
         store::put_off(&mut db, &ids, Duration::ZERO).await
@@ -122,10 +125,11 @@ async fn give_back(app: &App, left: Vec<Own>) {
     }
 }
 
-/// Takes what is due in a lane, whoever wrote it.
-async fn take(app: &App, is_slow: bool, lease: Duration, limit: usize) -> anyhow::Result<Vec<Own>> {
+/// Takes what is due, whoever wrote it.
+async fn take(app: &App, kind: Kind, lease: Duration, limit: usize) -> anyhow::Result<Vec<Own>> {
     let mut db = app.db.acquire().await?;
-    let taken = store::take(&mut db, is_slow, lease, limit as i64).await?;
+    let until = Instant::now() + lease;
+    let taken = store::take(&mut db, kind, lease, limit as i64).await?;
     let known = taken.into_iter().filter_map(|one| {
         if one.effect.is_none() {
             tracing::error!(id = one.id, "outbox row of an unknown kind");
@@ -134,6 +138,7 @@ async fn take(app: &App, is_slow: bool, lease: Duration, limit: usize) -> anyhow
             id: one.id,
             effect: one.effect?,
             attempts: one.attempts,
+            until,
         })
     });
     Ok(known.collect())
@@ -175,7 +180,7 @@ pub(super) async fn slow_looks(app: App) {
     let lane = &app.lanes.slow;
     let mut found = Vec::new();
     loop {
-        match take(&app, true, SLOW_LEASE, SLOW_BATCH).await {
+        match take(&app, Kind::Slow, SLOW_LEASE, SLOW_BATCH).await {
             Ok(taken) => found = taken,
             Err(error) => tracing::warn!(error = format!("{error:#}"), "outbox not read"),
         }
@@ -189,7 +194,7 @@ pub(super) async fn slow_looks(app: App) {
                 () = app.shutdown.soft().cancelled() => break,
             }
         }
-        if !found.is_empty() || (!may_be_more && !rest(&app, lane).await) {
+        if !found.is_empty() || (!may_be_more && !rest(&app, &lane.poked).await) {
             break;
         }
     }
@@ -203,6 +208,8 @@ pub(super) async fn slow_loop(app: App) {
         let next = async { lane.own.lock().await.recv().await };
         tokio::select! {
             one = next => match one {
+                // One that waited for too long is due for all; whoever takes it performs it.
+                Some(one) if one.until <= Instant::now() => {}
                 Some(one) => perform_slow(&app, one).await,
                 None => break,
             },
@@ -210,6 +217,26 @@ pub(super) async fn slow_loop(app: App) {
         }
     }
     leave(&app, &mut *lane.own.lock().await).await;
+}
+
+/// Effects of tasks: they must not wait for an S3 that is away.
+pub(super) async fn task_loop(app: App) {
+    loop {
+        let found = take(&app, Kind::Task, QUICK_LEASE, SLOW_BATCH).await;
+        let found = found.unwrap_or_else(|error| {
+            tracing::warn!(error = format!("{error:#}"), "outbox not read");
+            Vec::new()
+        });
+        let may_be_more = found.len() == SLOW_BATCH;
+        for one in found {
+            perform_slow(&app, one).await;
+        }
+        if app.shutdown.soft().is_cancelled()
+            || (!may_be_more && !rest(&app, &app.lanes.tasks).await)
+        {
+            return;
+        }
+    }
 }
 
 async fn perform_slow(app: &App, one: Own) {
@@ -250,9 +277,9 @@ fn pause_after(attempts: i32) -> Duration {
 }
 
 /// Waits for a poke or the tick; false when the process drains.
-async fn rest(app: &App, lane: &Lane) -> bool {
+async fn rest(app: &App, poked: &Notify) -> bool {
     tokio::select! {
-        () = lane.poked.notified() => true,
+        () = poked.notified() => true,
         () = tokio::time::sleep(app.tuning.tick) => true,
         () = app.shutdown.soft().cancelled() => false,
     }

@@ -31,10 +31,21 @@ pub(super) async fn insert(db: &mut PgConnection, effects: &[Effect]) -> anyhow:
     Ok(())
 }
 
-/// Takes due effects of one lane, oldest first; nobody else does so for `lease`.
+/// Which effects are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The quick lane's.
+    Quick,
+    /// The slow lane's that talk to S3.
+    Slow,
+    /// The slow lane's of tasks.
+    Task,
+}
+
+/// Takes due effects of one kind, oldest first; nobody else does so for `lease`.
 pub(super) async fn take(
     db: &mut PgConnection,
-    is_slow: bool,
+    kind: Kind,
     lease: Duration,
     limit: i64,
 ) -> anyhow::Result<Vec<Taken>> {
@@ -42,11 +53,13 @@ pub(super) async fn take(
         "update outbox set due_at = now() + $2::interval, attempts = attempts + 1
          where id in (
             select id from outbox where is_slow = (select $1::boolean) and due_at <= now()
+                and (effect ->> 'do' = 'follow_task') = $4
             order by due_at, id limit (select $3::bigint) for update skip locked)
          returning id, effect, attempts",
-        is_slow,
+        kind != Kind::Quick,
         interval(lease),
         limit,
+        kind == Kind::Task,
     )
     .fetch_all(db)
     .await?;

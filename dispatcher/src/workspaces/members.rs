@@ -102,11 +102,13 @@ pub async fn change_role(
     user: UserId,
     to: MemberRole,
 ) -> ApiResult<()> {
-    require_rank(principal, to)?;
     let workspace = principal.workspace;
     let mut tx = app.db.begin().await?;
+    auth::hold_account(&mut tx, principal).await?;
     lock(&mut tx, workspace).await?;
-    let from = current(&mut tx, principal, user).await?;
+    let by = auth::renewed(&mut tx, principal, Permission::MemberManage).await?;
+    require_rank(&by, to)?;
+    let from = current(&mut tx, &by, user).await?;
     if from == to {
         return Ok(());
     }

@@ -288,3 +288,18 @@ async fn what_a_worker_says_of_itself_is_bounded() {
     let answer = worker.claim_call(Uuid::new_v4(), &many, 0).await;
     assert_eq!(answer.status(), 400);
 }
+
+/// A replica goes by what it saw last of an execution, except where that would be a refusal.
+#[tokio::test]
+async fn a_report_that_another_replica_recorded_is_repeatable_at_the_one_that_had_the_events() {
+    let test = TestApp::start().await;
+    let second = test.second_dispatcher().await;
+    test.submit().await;
+    let held = Worker::new(&test.dispatcher).run().await;
+    held.events(1..=3).await;
+    let archive = held.upload(b"archive").await;
+    let report = json!({"outcome": "completed", "lastN": 3, "archive": archive});
+    assert_eq!(held.at(&second).try_complete(&report).await.0, 200);
+    let (status, answer) = held.try_complete(&report).await;
+    assert_eq!(status, 200, "{answer}");
+}

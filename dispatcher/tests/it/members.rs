@@ -120,7 +120,11 @@ async fn of_two_owners_who_remove_each_other_one_stays() {
             .flatten()
             .map(|error| error.code())
             .collect();
-        assert_eq!(lost, ["last_owner"]);
+        // Who was removed first has no right to change roles any more.
+        assert!(
+            matches!(lost[..], ["last_owner"] | ["unauthorized"]),
+            "{lost:?}"
+        );
         let left = roles(&test, workspace).await;
         assert_eq!(left.iter().filter(|role| *role == "owner").count(), 1);
     }

@@ -98,11 +98,16 @@ async fn claims_side_by_side_take_different_places() {
     }
     let metrics = test.get("/metrics").send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
+    let claims = WORKERS * ROUNDS;
+    let claimed = format!(
+        "clawlink_executions_claimed_total{{agent=\"shell\"}} {}",
+        claims + 2
+    );
+    assert!(metrics.contains(&claimed), "{metrics}");
     let contested = metrics
         .lines()
         .find_map(|line| line.strip_prefix("clawlink_places_contested_total "))
         .map_or(0, |count| count.parse::<usize>().unwrap());
-    let claims = WORKERS * ROUNDS;
     // Twelve to eighteen where each takes the next free place after one of its own.
     assert!(contested < claims / 15, "{contested} of {claims} claims");
 }

@@ -79,7 +79,10 @@ pub(super) async fn complete(
                 db = app.db.acquire().await?;
             }
             if archive_is_there == Some(false) {
-                return Err(no_archive());
+                if looks.are_sure() {
+                    return Err(no_archive());
+                }
+                continue;
             }
         }
         let reported = Reported {
@@ -106,7 +109,9 @@ pub(super) async fn complete(
                 metrics::counter!("clawlink_executions_ended_total", "state" => state).increment(1);
                 return Ok(done());
             }
-            Ended::NoArchive => return Err(no_archive()),
+            Ended::NoArchive if looks.are_sure() => return Err(no_archive()),
+            // It may have been recorded elsewhere, with this archive.
+            Ended::NoArchive => {}
             Ended::Changed => {}
         }
     }

@@ -96,6 +96,8 @@ pub(super) struct Looks<'a> {
     lease: &'a [u8; 32],
     remembered: Option<Locked>,
     left: usize,
+    /// When what the call goes by was taken out or read.
+    at: Instant,
 }
 
 impl<'a> Looks<'a> {
@@ -107,6 +109,7 @@ impl<'a> Looks<'a> {
             lease,
             remembered: app.recent.take(id, lease),
             left: MAX_LOOKS,
+            at: Instant::now(),
         }
     }
 
@@ -122,11 +125,18 @@ impl<'a> Looks<'a> {
         }
         self.left = self.left.checked_sub(1).ok_or_else(restless)?;
         let held = locked::look(db, self.id, self.lease).await?;
+        self.at = Instant::now();
         held.ok_or_else(lease_lost)
     }
 
+    /// Whether the call goes by what Postgres says. By what is remembered nothing is refused.
+    pub(super) fn are_sure(&self) -> bool {
+        self.left < MAX_LOOKS
+    }
+
     /// Remembers how the call left the execution.
-    pub(super) fn keep(&self, held: Locked) {
+    pub(super) fn keep(&self, mut held: Locked) {
+        held.now += self.at.elapsed();
         self.app.recent.put(self.lease, held);
     }
 }

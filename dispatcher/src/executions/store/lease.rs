@@ -73,6 +73,7 @@ pub(crate) async fn confirm(
     let mut fresh = fresh.map(|log| (log, 1));
     let mut seen = None;
     for _ in 0..MAX_TRIES {
+        let is_sure = fresh.is_none();
         let next = match fresh.take() {
             Some(fresh) => Some(fresh),
             None => pending(db, execution, workspace).await?,
@@ -95,6 +96,8 @@ pub(crate) async fn confirm(
                     waited,
                 });
             }
+            // It may have been cancelled meanwhile, and then it needs no place.
+            Ok(Tried::NoPlace) if !is_sure => continue,
             Ok(Tried::NoPlace) => return Ok(Confirmed::Refused(Refusal::AtCap)),
             Ok(Tried::NotSo) => {
                 seen = Some(log.last_seq);

@@ -59,13 +59,13 @@ async fn two_workspaces_neither_see_nor_change_each_other() {
     );
 }
 
-/// Makes a read forget whose its rows are: a new task tells of another workspace's.
+/// Makes a read forget whose its rows are: a new agent tells of another workspace's.
 const LEAK: &str = "
     create function leak() returns trigger language plpgsql as $$ begin
-        new.description := (select title from tasks where workspace_id <> new.workspace_id limit 1);
+        new.description := (select name from agents where workspace_id <> new.workspace_id limit 1);
         return new;
     end $$;
-    create trigger leak before insert on tasks for each row execute function leak()";
+    create trigger leak before insert on agents for each row execute function leak()";
 
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic = "leaked"]

@@ -19,11 +19,15 @@ async fn comes_too_late(test: &TestApp, token: &str, path: &str, ending: &'stati
         .execute(&mut *change)
         .await
         .unwrap();
-    let body = match path.ends_with("/keys") {
-        true => json!({"name": "late", "role": "ci"}),
-        false => json!({"email": "late@example.org", "role": "viewer"}),
+    let (method, body) = match path.rsplit('/').next() {
+        Some("keys") => (Method::POST, json!({"name": "late", "role": "ci"})),
+        Some("members") => (
+            Method::POST,
+            json!({"email": "late@example.org", "role": "viewer"}),
+        ),
+        _ => (Method::PATCH, json!({"role": "manager"})),
     };
-    let request = test.as_(token, Method::POST, path).json(&body);
+    let request = test.as_(token, method, path).json(&body);
     let request = tokio::spawn(request.send());
     eventually("the request has got as far as it can", async || {
         let waits = is_lock_awaited(test.db()).await;
@@ -67,8 +71,9 @@ async fn who_is_out_by_then_gives_nobody_access() {
         ),
     ] {
         let guest = test.member(slug, MemberRole::Manager).await;
+        let friend = test.member(slug, MemberRole::Viewer).await.person.user;
         let user = guest.person.user.to_string();
-        for what in ["keys", "members"] {
+        for what in ["keys", "members", &format!("members/{friend}")] {
             let path = format!("/api/tenants/{}/{what}", guest.workspace);
             comes_too_late(&test, &guest.token, &path, ending, &user).await;
             sqlx::query(
@@ -82,6 +87,13 @@ async fn who_is_out_by_then_gives_nobody_access() {
             auth::forget(test.app(), clawlink::bus::RightsOf::Everyone);
         }
         assert_eq!(given(&test, guest.workspace).await, 0);
+        let role = "select role from members where user_id = $1::text::uuid";
+        let role: String = sqlx::query_scalar(role)
+            .bind(friend.to_string())
+            .fetch_one(test.db())
+            .await
+            .unwrap();
+        assert_eq!(role, "viewer");
     }
 }
 
