@@ -270,3 +270,27 @@ pub(super) fn log_tail(log: &Path) -> String {
 pub(super) fn no_input(command: &mut std::process::Command) {
     command.stdin(Stdio::null());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_for_a_moment_is_tried_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = DataDir::open(dir.path()).expect("a data directory");
+        let fails = Cell::new(START_TRIES - 1);
+        let start = async |port| {
+            let left = fails.get();
+            fails.set(left.saturating_sub(1));
+            anyhow::ensure!(left == 0, "address in use");
+            Ok(port)
+        };
+        let (server, port) = start_on_own_port(&data, "part", start).await.expect("up");
+        assert_eq!(server, port);
+        fails.set(START_TRIES);
+        assert!(start_on_own_port(&data, "part", start).await.is_err());
+    }
+}

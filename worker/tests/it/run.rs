@@ -13,8 +13,9 @@ use crate::dispatcher::{Dispatcher, assignment};
 use crate::wait::{PATIENCE, eventually};
 use crate::worker_process::{Machine, Worker};
 
-/// A script that says `started` and then waits for ever.
-pub(crate) const ENDLESS: &str = "echo started; while true; do sleep 0.1; done";
+/// A script that says `started` and then waits until somebody ends it, or until its session is
+/// swept: where a worker is killed, nobody else does.
+pub(crate) const ENDLESS: &str = r#"echo started; while [ -e "$PWD" ]; do sleep 0.1; done"#;
 
 pub(crate) fn is_empty(dir: &std::path::Path) -> bool {
     std::fs::read_dir(dir).unwrap().next().is_none()
